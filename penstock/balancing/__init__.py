@@ -1,0 +1,1 @@
+"""Which replica: the least-cost one among those that may be asked now."""

@@ -1,0 +1,3 @@
+"""What an engine computes next: paged KV blocks, prefix reuse and continuous batching, without a clock, a thread or an
+array.
+"""

@@ -1,0 +1,70 @@
+"""`penstock init`: writes a penstock.yaml that works as it is and explains the rest in comments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+# Every block between `#` lines must also be right when its marks are taken away; tests do that.
+STARTER: Final = """\
+# Penstock's one configuration file. `penstock check` says what it means; `penstock serve` runs it.
+# Unknown options are errors, with the line and the nearest right name.
+
+# The names that callers use, each with the deployments that may answer, best first.
+# When one fails before its first token, the next one is tried.
+models:
+  chat:
+    deployments: [local]
+    # timeouts: { first_token: 30s, idle: 30s, total: 10m }
+    # hedge_after: 2s  # no first token by then: a second attempt starts beside the first
+
+# One model at one place. Exactly one of `model`, `engine` and `provider` says which kind of place.
+deployments:
+  # Penstock's own small engine, in processes that it starts and watches. `tiny` is bundled; a path means your weights.
+  local:
+    model: tiny
+    replicas: 2
+
+  # Engines that you run (vLLM, SGLang, llama.cpp, Ollama, TGI): the addresses, and the name they know the model by.
+  # pool:
+  #   engine: [http://10.0.0.4:8000/v1, http://10.0.0.5:8000/v1]
+  #   served: llama-3-8b
+
+  # A provider. The key is never written here: env:NAME or file:/path says where it is.
+  # openai:
+  #   provider: openai
+  #   served: gpt-5-mini
+  #   key: env:OPENAI_API_KEY
+
+# Who may call. `penstock key create --id web` makes a key and prints its line for here.
+# Without keys Penstock answers anybody, and therefore listens on this machine only.
+# keys:
+#   - { id: web, sha256: "0000000000000000000000000000000000000000000000000000000000000000" }
+
+server:
+  host: 127.0.0.1  # 0.0.0.0 to be reached from other machines; needs keys
+  port: 8080
+"""
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("penstock.yaml"))
+def init(file: Path) -> None:
+    """Write a starter penstock.yaml, with comments, that runs as it is. Never overwrites.
+
+    \b
+    Examples
+      penstock init
+      penstock init configs/staging.yaml
+    """
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(STARTER)
+    except FileExistsError:
+        raise click.UsageError(f"{file} exists and is left as it is. Name another file, or move it away.") from None
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be written: {error.strerror}") from None
+    option = "" if str(file) == "penstock.yaml" else f" --config {file}"
+    click.echo(f"Wrote {file}. Next:\n\n  penstock check {file}\n  penstock serve{option}")

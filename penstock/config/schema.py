@@ -1,0 +1,204 @@
+"""The options of `penstock.yaml`: what may be written, and what each option means. Other files decide what follows from it.
+
+Durations and sizes stay text here (`config.units` reads them), so that a `Config` is what the file says.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from penstock.config.providers import PROVIDERS
+from penstock.config.secrets import SecretReference
+from penstock.config.units import Duration, Size
+
+
+class _Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+DeploymentName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        extra={"expected": "a name of at most 64 letters, digits, dots, dashes and underscores"},
+    ),
+]
+ModelName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$",
+        extra={"expected": "a name of at most 128 letters, digits and . _ : / @ + -"},
+    ),
+]
+KeyId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$",
+        extra={"expected": "a name of at most 64 letters, digits, dots, dashes and underscores"},
+    ),
+]
+Tenant = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,63})?$",
+        extra={"expected": "a name of at most 64 letters, digits, dots, dashes and underscores"},
+    ),
+]
+Sha256 = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9a-f]{64}$",
+        extra={
+            "secret": True,
+            "wrong": "must be the SHA-256 of the whole key in 64 lower-case hex digits (`penstock key create` prints it)",
+        },
+    ),
+]
+UpstreamPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^(off|/[A-Za-z0-9._~/-]{0,255})$",
+        extra={"expected": "a path such as /health, or off"},
+    ),
+]
+Text = Annotated[str, Meta(min_length=1, max_length=1024)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Timeouts(_Options):
+    first_token: Duration = "30s"
+    """Of one attempt. Comments and empty events of the upstream do not count as a token."""
+    idle: Duration = "30s"
+    """Between two tokens."""
+    total: Duration = "10m"
+    """Of the whole request, all attempts together."""
+
+
+class Model(_Options):
+    """The public name that callers use."""
+
+    deployments: Annotated[
+        tuple[str, ...], Meta(min_length=1, max_length=64, extra={"expected": "at least one deployment"})
+    ]
+    """Best first: the next one is tried when one fails before its first token."""
+    timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
+    max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    hedge_after: Duration | None = None
+    """Without a first token after this long, a second attempt starts beside the first, and the slower one is cancelled."""
+
+
+class Breaker(_Options):
+    failures: Count = 5
+    """In a row, before a replica is left alone."""
+    open_for: Duration = "10s"
+    """Before it is tried again."""
+
+
+class Deployment(_Options):
+    """One model at one place. Exactly one of `engine`, `provider` and `model` says what kind of place."""
+
+    engine: Text | Annotated[tuple[Text, ...], Meta(min_length=1, max_length=4096)] | None = None
+    """Addresses of engines that you run (vLLM, SGLang, llama.cpp, Ollama, TGI), each with its `/v1`: one replica each."""
+    provider: Text | None = None
+    """A company that answers: a known name, or the https address of an OpenAI-compatible API."""
+    model: Text | None = None
+    """Weights for the embedded engine: the name of a bundled model, or a directory. Penstock starts the processes."""
+
+    served: Text | None = None
+    """The name by which the upstream knows the model. Without it, the name that the caller wrote is sent."""
+    key: SecretReference | None = None
+    connect_timeout: Duration = "5s"
+    breaker: Breaker = msgspec.field(default_factory=Breaker)
+
+    health: UpstreamPath | None = None
+    """Engines only: the path that answers 200 while the engine is well (default /health), or `off`."""
+
+    replicas: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """Embedded engine only: how many processes (default 1)."""
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    """Embedded engine only: CPU threads of each process."""
+    dtype: Literal["bf16", "int8", "float32"] | None = None
+    """Embedded engine only: the numbers that the weights are kept in (default bf16)."""
+    max_seqs: Count | None = None
+    """Embedded engine only: sequences computed at the same time."""
+    max_batched_tokens: Count | None = None
+    """Embedded engine only: tokens computed in one step."""
+    max_waiting: Count | None = None
+    """Embedded engine only: requests that may wait; one more is refused."""
+    max_model_len: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    """Embedded engine only: the longest prompt and answer together, in tokens."""
+    kv_tokens: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    """Embedded engine only: tokens for which keys and values are kept."""
+    prefix_cache: bool | None = None
+    """Embedded engine only: whether the work for shared beginnings of prompts is kept (default true)."""
+
+
+KINDS: Final = ("engine", "provider", "model")
+OPTIONS_OF_ENGINE: Final = ("health",)
+OPTIONS_OF_REPLICA: Final = (
+    "threads",
+    "dtype",
+    "max_seqs",
+    "max_batched_tokens",
+    "max_waiting",
+    "max_model_len",
+    "kv_tokens",
+    "prefix_cache",
+)
+"""What one process of the embedded engine is started with, under the same names as its own options."""
+OPTIONS_OF_EMBEDDED: Final = ("replicas", *OPTIONS_OF_REPLICA)
+
+
+class Key(_Options):
+    """Somebody who may call. The key itself is nowhere: only its digest."""
+
+    id: KeyId
+    sha256: Sha256
+    tenant: Tenant = ""
+    models: tuple[str, ...] | None = None
+    """Without it, all models."""
+
+
+class KeysFile(_Options):
+    file: Text
+    """A YAML file with a list of keys, relative to this file."""
+
+
+class Server(_Options):
+    host: Text = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    """0 lets the system choose."""
+    max_body: Size = "32MiB"
+    drain: Duration = "30s"
+    """How long requests in flight may go on when the server is told to stop."""
+    max_in_flight: Count = 20_000
+    """Requests inside one worker; more are answered 503 at once."""
+    access_log: Text = "stderr"
+    """`stderr`, `stdout`, `off`, or a file that is appended to. One JSON line per request."""
+
+
+class Config(_Options):
+    models: Annotated[
+        dict[str, Model], Meta(extra={"names": ModelName, "expected": "at least one model"}, min_length=1)
+    ]
+    deployments: Annotated[
+        dict[str, Deployment],
+        Meta(extra={"names": DeploymentName, "expected": "at least one deployment"}, min_length=1),
+    ]
+    keys: tuple[Key, ...] | KeysFile = ()
+    """Without keys, anybody on this machine may call, and the server listens on loopback only."""
+    server: Server = msgspec.field(default_factory=Server)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the file, for editors. It knows less than `load`, which also checks that names exist."""
+    schema = msgspec.json.schema(Config)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "penstock.yaml"
+    components = schema["$defs"]
+    components["Deployment"]["oneOf"] = [{"required": [kind]} for kind in KINDS]
+    components["Deployment"]["properties"]["provider"]["examples"] = sorted(PROVIDERS)
+    return schema

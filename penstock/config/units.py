@@ -1,0 +1,50 @@
+"""Durations and sizes as people write them: a number with its unit, because a bare `30` means something else to each reader."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+DURATION_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)$"
+SIZE_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?(B|KB|MB|GB|KiB|MiB|GiB)$"
+
+SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+BYTES: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+Duration = Annotated[
+    str,
+    Meta(
+        pattern=DURATION_PATTERN,
+        examples=["30s", "500ms", "10m"],
+        extra={"expected": "a duration with its unit, such as 30s, 500ms or 10m"},
+    ),
+]
+Size = Annotated[
+    str,
+    Meta(
+        pattern=SIZE_PATTERN,
+        examples=["32MiB", "512KiB"],
+        extra={"expected": "a size with its unit, such as 32MiB or 512KiB"},
+    ),
+]
+
+
+def seconds(text: str) -> float:
+    """Raises `ValueError` when `text` is not a `Duration`."""
+    number, unit = _split(text, DURATION_PATTERN)
+    return float(number) * SECONDS[unit]
+
+
+def n_bytes(text: str) -> int:
+    """Whole bytes, rounded down. Raises `ValueError` when `text` is not a `Size`."""
+    number, unit = _split(text, SIZE_PATTERN)
+    return int(float(number) * BYTES[unit])
+
+
+def _split(text: str, pattern: str) -> tuple[str, str]:
+    if re.search(pattern, text) is None or text.endswith("\n"):
+        raise ValueError(f"not a number with a unit: {text!r}")
+    number = text.rstrip("BKMGihms")
+    return number, text[len(number) :]

@@ -1,0 +1,1 @@
+"""The ground floor: the values everyone speaks, and nothing else."""

@@ -1,0 +1,39 @@
+"""Where a request may go and how hard to try; and what came of each try."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.core.errors import FailureKind
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False):
+    """Deployments best first, and how hard to try. All times in seconds."""
+
+    deployments: tuple[str, ...]
+    max_attempts: int = 3
+    first_token_timeout: float = 30.0  # of one attempt, counted on semantic progress
+    idle_timeout: float = 30.0  # between two tokens, likewise
+    total_timeout: float = 600.0  # of the whole request, all attempts together
+    hedge_after: float | None = None  # without a first token, a second attempt starts beside the first
+    backoff_base: float = 0.05
+    backoff_cap: float = 2.0
+
+    def for_plain(self) -> Plan:
+        """The same for answers that are not streamed: their first token is their whole, so only the total counts."""
+        return msgspec.structs.replace(self, first_token_timeout=self.total_timeout, hedge_after=None)
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """One try at one replica, when it is over. Times are Clock.now() seconds."""
+
+    number: int
+    replica: str
+    started_at: float
+    ended_at: float
+    first_token_at: float | None
+    ended: FailureKind | str  # "ok", "cancelled", or why it failed
+
+
+OK = "ok"
+CANCELLED = "cancelled"

@@ -1,0 +1,1 @@
+"""The gateway: a request from bytes to receipt. Begin with `serve.py`."""

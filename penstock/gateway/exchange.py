@@ -1,0 +1,38 @@
+"""What the gateway asks of whoever carries HTTP: `http.server.Exchange`, its ASGI twin, or a fake."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Flow(Protocol):
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Exchange(Protocol):
+    """One request and its answer."""
+
+    method: bytes
+    path: bytes
+    body: bytes
+    flow: Flow | None  # told when the caller reads slowly
+
+    @property
+    def started(self) -> bool:
+        """Something of the answer has been sent."""
+        ...
+
+    def header(self, name: bytes) -> bytes | None: ...
+
+    def respond(
+        self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"application/json"
+    ) -> None: ...
+
+    def start(
+        self, status: int, headers: bytes = b"", content_type: bytes = b"text/event-stream; charset=utf-8"
+    ) -> None: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def finish(self, data: bytes = b"") -> None: ...

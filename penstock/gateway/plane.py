@@ -1,0 +1,51 @@
+"""Everything a request needs, as one immutable bundle. Swapped whole; a request keeps the one it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+import msgspec
+
+from penstock.balancing.balancer import Balancer
+from penstock.config.spec import PlaneSpec
+from penstock.core.clock import Clock
+from penstock.core.fleet import Replica
+from penstock.core.plan import Plan
+from penstock.core.request import Caller
+from penstock.resilience.breaker import Breaker
+from penstock.resilience.retry_budget import RetryBudget
+from penstock.upstreams.base import Upstream
+
+
+class Plane(msgspec.Struct, frozen=True):
+    """`plans` by model (`plain_plans` for answers that are not streamed), `pools` by deployment, `upstreams` and
+    `breakers` by replica, `callers` by the first 8 bytes of the key's digest, beside the whole digest.
+    """
+
+    spec: PlaneSpec
+    plans: Mapping[str, Plan]
+    plain_plans: Mapping[str, Plan]
+    pools: Mapping[str, Sequence[Replica]]
+    upstreams: Mapping[str, Upstream]
+    breakers: Mapping[str, Breaker]
+    callers: Mapping[bytes, tuple[bytes, Caller]]
+    balancer: Balancer
+    budget: RetryBudget
+    clock: Clock
+    rng: Random
+
+    @property
+    def version(self) -> int:
+        return self.spec.version
+
+    def replicas(self) -> list[Replica]:
+        return [replica for pool in self.pools.values() for replica in pool]
+
+    def unready_models(self) -> list[str]:
+        """Public names for which no replica is ready."""
+        return [
+            name
+            for name, plan in self.plans.items()
+            if not any(replica.ready for deployment in plan.deployments for replica in self.pools[deployment])
+        ]

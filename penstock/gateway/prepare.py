@@ -1,0 +1,151 @@
+"""A spec made live, aside from the path of requests: this may fail, the swap that follows cannot.
+
+Replicas that stay keep their counts, breakers and connections, so a reload is not felt by anyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from urllib.parse import urlsplit
+
+import msgspec
+
+from penstock.balancing.balancer import Balancer
+from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
+from penstock.core.clock import Clock
+from penstock.core.fleet import Replica
+from penstock.core.request import Caller
+from penstock.gateway.plane import Plane
+from penstock.resilience.breaker import Breaker, BreakerRule
+from penstock.resilience.retry_budget import RetryBudget
+from penstock.upstreams.base import Transport, Upstream
+from penstock.upstreams.openai import OpenAIUpstream
+
+
+class PrepareError(Exception):
+    """The spec cannot be made live; nothing has changed."""
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What a plane is built from. `secret` resolves a reference such as `env:NAME` and raises `LookupError` with a
+    sentence when it cannot; `transport` makes connections to one replica, opening none yet."""
+
+    clock: Clock
+    rng: Random
+    secret: Callable[[str], str]
+    transport: Callable[[DeploymentSpec, ReplicaSpec], Transport]
+
+
+class LiveReplica(msgspec.Struct, frozen=True):
+    """What is carried over when a replica stays as it was."""
+
+    spec: tuple[DeploymentSpec, ReplicaSpec]
+    secret: str | None
+    upstream: Upstream
+    transport: Transport
+
+
+class Preparer:
+    """Builds planes one after another, reusing what did not change."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._live: dict[str, LiveReplica] = {}
+
+    def prepare(self, spec: PlaneSpec, previous: Plane | None) -> tuple[Plane, Callable[[], None]]:
+        """A plane for `spec`, and what to call once it has been swapped in. Raises `PrepareError`.
+
+        Until that call the previous plane is untouched; after it, connections of replicas that are gone are closed
+        when they become idle, while requests in flight on them finish.
+        """
+        live: dict[str, LiveReplica] = {}
+        pools: dict[str, list[Replica]] = {}
+        breakers: dict[str, Breaker] = {}
+        known = {} if previous is None else {replica.name: replica for replica in previous.replicas()}
+        for deployment in spec.deployments:
+            secret = self._secret(deployment)
+            pools[deployment.name] = []
+            for place in deployment.replicas:
+                was = self._live.get(place.name)
+                same_place = was is not None and was.spec[1] == place
+                if was is not None and was.spec == (deployment, place) and was.secret == secret:
+                    live[place.name] = was
+                else:
+                    live[place.name] = self._start(deployment, place, secret)
+                rule = BreakerRule(failures=deployment.breaker_failures, open_for=deployment.breaker_open_for)
+                breaker = previous.breakers.get(place.name) if previous is not None and same_place else None
+                breakers[place.name] = breaker if breaker is not None and breaker.rule == rule else Breaker(rule)
+                kept = known.get(place.name) if same_place else None
+                pools[deployment.name].append(
+                    kept or Replica(place.name, deployment.name, ready=place.health_path is None)
+                )
+        balancer = previous.balancer if previous is not None else Balancer()
+        budget = RetryBudget(spec.retry_budget_ratio, spec.retry_budget_per_second)
+        if previous is not None and (spec.retry_budget_ratio, spec.retry_budget_per_second) == (
+            previous.spec.retry_budget_ratio,
+            previous.spec.retry_budget_per_second,
+        ):
+            budget = previous.budget
+        plane = Plane(
+            spec=spec,
+            plans={model.name: model.plan for model in spec.models},
+            plain_plans={model.name: model.plan.for_plain() for model in spec.models},
+            pools=pools,
+            upstreams={name: one.upstream for name, one in live.items()},
+            breakers=breakers,
+            callers=_callers(spec),
+            balancer=balancer,
+            budget=budget,
+            clock=self._parts.clock,
+            rng=self._parts.rng,
+        )
+
+        def swapped() -> None:
+            before, self._live = self._live, live
+            for name, one in before.items():
+                if live.get(name) is not one:
+                    one.transport.close()
+                if name not in live:
+                    balancer.prefixes.forget(name)
+
+        return plane, swapped
+
+    def close(self) -> None:
+        for one in self._live.values():
+            one.transport.close()
+        self._live = {}
+
+    def _secret(self, deployment: DeploymentSpec) -> str | None:
+        if deployment.credential is None:
+            return None
+        try:
+            return self._parts.secret(deployment.credential)
+        except LookupError as error:
+            raise PrepareError(f"deployments.{deployment.name}.key: {error.args[0]}") from None
+
+    def _start(self, deployment: DeploymentSpec, place: ReplicaSpec, secret: str | None) -> LiveReplica:
+        host = "localhost" if place.origin.startswith("unix:") else urlsplit(place.origin).netloc.rpartition("@")[2]
+        transport = self._parts.transport(deployment, place)
+        try:
+            upstream = OpenAIUpstream(
+                transport,
+                self._parts.clock,
+                host=host,
+                base_path=place.base_path,
+                served=deployment.served,
+                secret=secret,
+            )
+        except ValueError as error:
+            transport.close()
+            raise PrepareError(f"deployments.{deployment.name}: {error}") from None
+        return LiveReplica((deployment, place), secret, upstream, transport)
+
+
+def _callers(spec: PlaneSpec) -> dict[bytes, tuple[bytes, Caller]]:
+    callers = {}
+    for key in spec.keys:
+        digest = bytes.fromhex(key.sha256)
+        models = None if key.models is None else frozenset(key.models)
+        callers[digest[:8]] = (digest, Caller(key.id, key.tenant, models))
+    return callers

@@ -1,0 +1,60 @@
+"""From the committed attempt to the caller: event by event, without a task, a future or a queue per event."""
+
+from __future__ import annotations
+
+import asyncio
+
+from penstock.core.clock import Clock
+from penstock.core.errors import FailureKind, UpstreamError
+from penstock.gateway.exchange import Exchange
+from penstock.upstreams.base import Stream
+
+
+class Relay:
+    """The stream's sink. Idle and total time are watched by one timer that is only moved when it rings."""
+
+    __slots__ = ("_alarm", "_clock", "_deadline", "_done", "_exchange", "_idle_timeout", "_loop", "_stream", "failure")
+
+    def __init__(
+        self, stream: Stream, exchange: Exchange, clock: Clock, *, idle_timeout: float, deadline: float
+    ) -> None:
+        """`idle_timeout` in seconds, between two things that mean something; `deadline` in Clock.now() seconds."""
+        self._stream, self._exchange, self._clock = stream, exchange, clock
+        self._idle_timeout, self._deadline = idle_timeout, deadline
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._alarm: asyncio.TimerHandle | None = None
+        self.failure: UpstreamError | None = None
+
+    async def run(self) -> UpstreamError | None:
+        """Relay to the end; what went wrong, or None when the answer was whole. The exchange is left to the caller."""
+        exchange, stream = self._exchange, self._stream
+        exchange.flow = stream
+        try:
+            stream.relay(self)
+            if not self._done.done():
+                self._watch()
+                await self._done
+        finally:
+            exchange.flow = None
+            if self._alarm is not None:
+                self._alarm.cancel()
+        return self.failure
+
+    def on_events(self, block: bytes) -> None:
+        self._exchange.write(block)
+
+    def on_end(self, failure: UpstreamError | None) -> None:
+        self.failure = failure
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def _watch(self) -> None:
+        now = self._clock.now()
+        idle_at = self._stream.progressed_at + self._idle_timeout
+        if now >= self._deadline:
+            self.on_end(UpstreamError(FailureKind.TOTAL_TIMEOUT))
+        elif now >= idle_at:
+            self.on_end(UpstreamError(FailureKind.IDLE_TIMEOUT))
+        else:
+            self._alarm = self._loop.call_later(min(idle_at, self._deadline) - now, self._watch)

@@ -1,0 +1,219 @@
+"""One request, from bytes to receipt. Read this file first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from penstock.core.clock import Clock
+from penstock.core.errors import (
+    Forbidden,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    Overloaded,
+    PenstockError,
+)
+from penstock.core.ids import RequestIds
+from penstock.core.outcome import Outcome, UsageSource
+from penstock.core.plan import OK, Plan
+from penstock.core.request import ANYONE, Caller, Endpoint, Request, Usage
+from penstock.gateway.auth import identify
+from penstock.gateway.exchange import Exchange
+from penstock.gateway.leases import Leases
+from penstock.gateway.plane import Plane
+from penstock.gateway.relay import Relay
+from penstock.gateway.try_upstreams import Try, TryUpstreams
+from penstock.resilience.failures import for_caller
+from penstock.wire import openai_chat
+from penstock.wire.errors import openai_body, openai_event
+
+CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
+ENDPOINTS: Final[Mapping[bytes, Endpoint]] = {
+    b"/v1/chat/completions": Endpoint.CHAT,
+    b"/v1/completions": Endpoint.COMPLETION,
+}
+Page = Callable[[Exchange], None]
+
+
+class Call:
+    """What is known of a request while it lives; the receipt is written from it."""
+
+    __slots__ = ("answer", "caller", "error", "id", "leases", "received_at", "request", "status", "tries")
+
+    def __init__(self, id: str, received_at: float) -> None:
+        self.id, self.received_at = id, received_at
+        self.leases = Leases()
+        self.caller: Caller = ANYONE
+        self.request: Request | None = None
+        self.tries: TryUpstreams | None = None
+        self.answer: Try | None = None
+        self.status = 499
+        self.error: str | None = CLIENT_LEFT  # until something else is true
+
+
+class Gateway:
+    """The data plane of one worker. `plane` is swapped in one assignment; requests keep the one they began with."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        *,
+        clock: Clock,
+        ids: RequestIds,
+        on_outcome: Callable[[Outcome], None],
+        pages: Mapping[bytes, Page] | None = None,
+    ) -> None:
+        """`pages` are more GET paths, answered at once, such as `/metrics`."""
+        self.plane = plane
+        self.in_flight = 0
+        self._clock, self._ids, self._on_outcome = clock, ids, on_outcome
+        self._pages: dict[bytes, Page] = {b"/healthz": self._alive, b"/readyz": self._ready, **(pages or {})}
+
+    def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        """The HTTP handler: a coroutine for what takes time, None for what has been answered."""
+        endpoint = ENDPOINTS.get(exchange.path)
+        if endpoint is not None and exchange.method == b"POST":
+            return self.serve(exchange, endpoint)
+        try:
+            self._answer_at_once(exchange, endpoint)
+        except PenstockError as error:
+            exchange.respond(error.status, openai_body(error), _error_headers(error))
+        return None
+
+    async def serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
+        plane = self.plane  # this request's view of the world, however long it lives
+        call = Call(self._ids.next(), plane.clock.now())
+        self.in_flight += 1
+        try:
+            call.caller = identify(plane, exchange.header(b"authorization"))
+            if self.in_flight > plane.spec.max_in_flight:
+                raise Overloaded("The gateway is full; try again shortly.", retry_after=1.0)
+            call.request = request = openai_chat.parse(
+                exchange.body, id=call.id, endpoint=endpoint, caller=call.caller, now=call.received_at
+            )
+            plan = _plan(plane, call.caller, request.model, stream=request.stream)
+            call.tries = tries = TryUpstreams(plane, request, plan, call.leases)
+            call.answer = answer = await tries.first_token()
+            request.fields.clear()  # nothing can be retried any more: the body need not be kept while tokens flow
+            exchange.body = b""
+            await _relay(plane, plan, exchange, call, tries, answer)
+        except PenstockError as error:
+            call.status, call.error = error.status, error.code
+            exchange.respond(error.status, openai_body(error), _error_headers(error, call.id))
+        finally:
+            call.leases.release()
+            self.in_flight -= 1
+            self._on_outcome(_receipt(plane, call, endpoint))
+
+    # --- what is answered at once ---
+
+    def _answer_at_once(self, exchange: Exchange, endpoint: Endpoint | None) -> None:
+        path, method = exchange.path, exchange.method
+        if endpoint is not None:
+            raise MethodNotAllowed(f"{path.decode('latin-1')} takes POST.")
+        page = self._pages.get(path)
+        if page is None and path != b"/v1/models" and not path.startswith(b"/v1/models/"):
+            raise NotFound("There is nothing at this path. The API is under /v1.")
+        if method not in (b"GET", b"HEAD"):
+            raise MethodNotAllowed("This path takes GET.")
+        if page is not None:
+            page(exchange)
+            return
+        plane = self.plane
+        caller = identify(plane, exchange.header(b"authorization"))
+        if path == b"/v1/models":
+            names = [name for name in plane.plans if caller.models is None or name in caller.models]
+            exchange.respond(200, openai_chat.model_list(names))
+            return
+        name = path[len(b"/v1/models/") :].decode("latin-1")
+        _plan(plane, caller, name, stream=False)
+        exchange.respond(200, openai_chat.model_row(name))
+
+    def _alive(self, exchange: Exchange) -> None:
+        exchange.respond(200, b'{"status":"alive"}')
+
+    def _ready(self, exchange: Exchange) -> None:
+        """200 when every model has at least one ready replica; the body names the models that have none."""
+        missing = self.plane.unready_models()
+        body = openai_chat.readiness(missing, self.plane.version)
+        exchange.respond(503 if missing else 200, body)
+
+
+async def _relay(plane: Plane, plan: Plan, exchange: Exchange, call: Call, tries: TryUpstreams, answer: Try) -> None:
+    """Send the chosen answer. After the first byte there is no other status: what breaks is an error event."""
+    headers = _headers(plane, call, answer)
+    call.status = 200
+    plain = answer.stream.plain
+    if plain is not None:
+        exchange.respond(200, plain, headers)
+        call.error = None
+        tries.end(answer, OK)
+        return
+    exchange.start(200, headers)
+    relay = Relay(answer.stream, exchange, plane.clock, idle_timeout=plan.idle_timeout, deadline=tries.deadline)
+    failure = await relay.run()
+    if failure is None:
+        call.error = None
+        tries.end(answer, OK)
+        exchange.finish()
+    else:
+        error = for_caller(failure)
+        call.error = error.code
+        tries.end(answer, failure.kind)
+        exchange.finish(openai_event(error))
+
+
+def _headers(plane: Plane, call: Call, answer: Try) -> bytes:
+    now = plane.clock.now()
+    waited = (answer.first_token_at or now) - answer.started_at
+    return (
+        f"x-request-id: {call.id}\r\nx-penstock-replica: {answer.replica.name}\r\n"
+        f"x-penstock-attempts: {answer.number + 1}\r\nx-penstock-plane: {plane.spec.version}\r\n"
+        f"server-timing: gateway;dur={(now - call.received_at - waited) * 1e3:.2f}, "
+        f"upstream;dur={waited * 1e3:.2f}\r\n"
+    ).encode("ascii")
+
+
+def _receipt(plane: Plane, call: Call, endpoint: Endpoint) -> Outcome:
+    answer, request, tries = call.answer, call.request, call.tries
+    usage, source = (Usage(), UsageSource.NONE) if answer is None else answer.stream.usage()
+    now = plane.clock.now()
+    return Outcome(
+        request_id=call.id,
+        wall=plane.clock.wall() - (now - call.received_at),
+        endpoint=endpoint,
+        tenant=call.caller.tenant,
+        key_id=call.caller.key_id,
+        model="" if request is None else request.model,
+        stream=request is not None and request.stream,
+        status=call.status,
+        error=call.error,
+        attempts=() if tries is None else tuple(tries.records),
+        usage=usage,
+        usage_source=source,
+        finish_reason=None if answer is None else answer.stream.finish_reason,
+        received_at=call.received_at,
+        first_token_at=None if answer is None else answer.first_token_at,
+        ended_at=now,
+        plane_version=plane.spec.version,
+    )
+
+
+def _plan(plane: Plane, caller: Caller, model: str, *, stream: bool) -> Plan:
+    plan = (plane.plans if stream else plane.plain_plans).get(model)
+    if plan is None:
+        raise ModelNotFound(f"There is no model {model[:200]!r} here; GET /v1/models lists them.", param="model")
+    if caller.models is not None and model not in caller.models:
+        raise Forbidden(f"This key may not use the model {model!r}.", param="model")
+    return plan
+
+
+def _error_headers(error: PenstockError, id: str | None = None) -> bytes:
+    headers = b"" if id is None else b"x-request-id: " + id.encode("ascii") + b"\r\n"
+    if error.retry_after is not None:
+        # whole seconds, rounded up: RFC 9110, 10.2.3
+        headers += b"retry-after: %d\r\n" % max(1, -int(-error.retry_after // 1))
+    if error.status == 401:
+        headers += b"www-authenticate: Bearer\r\n"
+    return headers

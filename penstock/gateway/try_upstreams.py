@@ -1,0 +1,182 @@
+"""Drives `Attempts` with the event loop: opens upstreams, arms the alarm, waits for the first token.
+
+No task per attempt: streams call back, and one future wakes the request when something has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from penstock.balancing.balancer import wait_for_any
+from penstock.core.errors import FailureKind, UpstreamError
+from penstock.core.fleet import Replica
+from penstock.core.plan import CANCELLED, OK, Attempt, Plan
+from penstock.core.request import Request
+from penstock.gateway.leases import Leases
+from penstock.gateway.plane import Plane
+from penstock.resilience.attempts import (
+    Action,
+    Attempts,
+    Cancel,
+    Commit,
+    Event,
+    Failed,
+    FirstToken,
+    GiveUp,
+    Open,
+    WakeAt,
+    Woke,
+)
+from penstock.resilience.failures import CONSEQUENCES, for_caller
+from penstock.upstreams.base import Stream
+
+_WOKE: Final = Woke()
+
+
+class Try:
+    """One attempt while it lives; the listener of its stream. `end` gives back everything it holds."""
+
+    __slots__ = ("_ended", "_owner", "first_token_at", "number", "replica", "started_at", "stream", "tokens")
+
+    def __init__(self, owner: TryUpstreams, number: int, replica: Replica, now: float) -> None:
+        request, plane = owner.request, owner.plane
+        self._owner, self.number, self.replica = owner, number, replica
+        self.tokens = request.prompt_tokens + request.max_tokens
+        self.started_at = now
+        self.first_token_at: float | None = None
+        self._ended = False
+        replica.started(self.tokens)
+        plane.breakers[replica.name].on_start(now)
+        self.stream: Stream = plane.upstreams[replica.name].open(request, self)
+        plane.balancer.sent(request, replica.name)
+
+    def on_first_token(self) -> None:
+        self.first_token_at = self._owner.plane.clock.now()
+        self._owner.tell(FirstToken(self.number))
+
+    def on_failed(self, failure: UpstreamError) -> None:
+        owner = self._owner
+        now = owner.plane.clock.now()
+        if failure.retry_after is not None:
+            self.replica.cool(now + failure.retry_after)
+        owner.end(self, failure.kind)
+        owner.tell(Failed(self.number, failure, wait_for_any(owner.pools, now)))
+
+    def end(self, ended: FailureKind | str) -> Attempt | None:
+        """ "ok", "cancelled", or why it failed. The first call counts, later ones do nothing."""
+        if self._ended:
+            return None
+        self._ended = True
+        self.stream.close()
+        self.replica.ended(self.tokens)
+        plane = self._owner.plane
+        breaker, now = plane.breakers[self.replica.name], plane.clock.now()
+        if ended == OK:
+            breaker.on_success(now)
+        elif ended == CANCELLED or not CONSEQUENCES[FailureKind(ended)].trips:
+            breaker.on_abandoned(now)
+        else:
+            breaker.on_failure(now)
+        return Attempt(self.number, self.replica.name, self.started_at, now, self.first_token_at, ended)
+
+
+class TryUpstreams:
+    """The attempts of one request. `records` are those that are over, in the order in which they ended."""
+
+    __slots__ = (
+        "_inbox",
+        "_machine",
+        "_tried",
+        "_tries",
+        "_waiting",
+        "_wake_at",
+        "deadline",
+        "plane",
+        "pools",
+        "records",
+        "request",
+    )
+
+    def __init__(self, plane: Plane, request: Request, plan: Plan, leases: Leases) -> None:
+        self.plane, self.request = plane, request
+        self.pools = [plane.pools[name] for name in plan.deployments]
+        self.deadline = request.received_at + plan.total_timeout
+        self._machine = Attempts(plan, plane.budget, plane.rng, self.deadline)
+        self._tries: list[Try] = []
+        self._tried: list[str] = []
+        self._inbox: list[Event] = []
+        self._waiting: asyncio.Future[None] | None = None
+        self._wake_at = 0.0
+        self.records: list[Attempt] = []
+        leases.hold(self._end_all)
+
+    async def first_token(self) -> Try:
+        """Try until one upstream has begun to answer. Raises `PenstockError` when none does."""
+        machine, now = self._machine, self.plane.clock.now
+        actions = machine.start(now())
+        while True:
+            for action in actions:
+                chosen = self._act(action)
+                if chosen is not None:
+                    return chosen
+            if not self._inbox:
+                await self._wait()
+            events, self._inbox = self._inbox, []
+            actions = []
+            for event in events:
+                if not machine.done:
+                    actions += machine.on(event, now())
+
+    def tell(self, event: Event) -> None:
+        self._inbox.append(event)
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def end(self, this: Try, ended: FailureKind | str) -> None:
+        record = this.end(ended)
+        if record is not None:
+            self.records.append(record)
+
+    def _act(self, action: Action) -> Try | None:
+        match action:
+            case Open(number):
+                self._open(number)
+            case WakeAt(at):
+                self._wake_at = at
+            case Commit(number):
+                return next(this for this in self._tries if this.number == number)
+            case Cancel(number, failure):
+                for this in self._tries:
+                    if this.number == number:
+                        self.end(this, failure or CANCELLED)
+            case GiveUp(failed):
+                raise for_caller(failed) from None
+        return None
+
+    def _open(self, number: int) -> None:
+        plane, now = self.plane, self.plane.clock.now()
+        picked = plane.balancer.pick(self.request, self.pools, plane.breakers, self._tried, now, plane.rng)
+        if picked is None:
+            wait = wait_for_any(self.pools, now)
+            failure = UpstreamError(FailureKind.NO_REPLICA, retry_after=wait or None)
+            self.tell(Failed(number, failure, wait))
+            return
+        replica = self.pools[picked[0]][picked[1]]
+        self._tried.append(replica.name)
+        self._tries.append(Try(self, number, replica, now))
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        alarm = loop.call_later(max(0.0, self._wake_at - self.plane.clock.now()), self.tell, _WOKE)
+        try:
+            await self._waiting
+        finally:
+            alarm.cancel()
+            self._waiting = None
+
+    def _end_all(self) -> None:
+        for this in self._tries:
+            self.end(this, CANCELLED)
+        self._tries.clear()  # they point back here: without the cycle nothing waits for the collector

@@ -1,0 +1,1 @@
+"""How hard to try: retries, failover and hedging, breakers, and what each kind of failure means."""

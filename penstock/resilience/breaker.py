@@ -1,0 +1,56 @@
+"""Circuit breaker: stop calling what keeps failing, then ask again, a little at a time. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Phase(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class BreakerRule(msgspec.Struct, frozen=True, gc=False):
+    failures: int = 5  # in a row, to open
+    open_for: float = 10.0  # seconds
+    probes: int = 1  # calls let through while half open
+
+
+class Breaker(msgspec.Struct):
+    """One replica's breaker. `allows` only reads; `on_*` are the only writers."""
+
+    rule: BreakerRule
+    failed_in_a_row: int = 0
+    opened_at: float | None = None
+    probing: int = 0
+
+    def phase(self, now: float) -> Phase:
+        if self.opened_at is None:
+            return Phase.CLOSED
+        return Phase.OPEN if now < self.opened_at + self.rule.open_for else Phase.HALF_OPEN
+
+    def allows(self, now: float) -> bool:
+        if self.opened_at is None:
+            return True
+        return now >= self.opened_at + self.rule.open_for and self.probing < self.rule.probes
+
+    def on_start(self, now: float) -> None:
+        if self.opened_at is not None and now >= self.opened_at + self.rule.open_for:
+            self.probing += 1
+
+    def on_success(self, now: float) -> None:
+        """A whole answer came. One that began before the breaker opened closes it too: the replica is alive."""
+        self.failed_in_a_row, self.opened_at, self.probing = 0, None, 0
+
+    def on_failure(self, now: float) -> None:
+        self.failed_in_a_row += 1
+        self.probing = 0
+        if self.opened_at is not None or self.failed_in_a_row >= self.rule.failures:
+            self.opened_at = now
+
+    def on_abandoned(self, now: float) -> None:
+        """We ended the call ourselves (the caller left, or a hedge won): says nothing about the replica."""
+        self.probing = max(0, self.probing - 1)

@@ -1,0 +1,48 @@
+"""A retry budget: retries may add only so much load, so that an outage is not answered with a storm.
+
+Source: Finagle's RetryBudget: a leaky bucket that every request fills a little and every retry empties by one, with
+a minimum rate for quiet services.
+"""
+
+from __future__ import annotations
+
+
+class RetryBudget:
+    """At most `ratio` extra attempts per request plus `per_second`, both averaged over `window` seconds."""
+
+    __slots__ = ("_at", "_credit", "_floor", "_per_second", "_ratio", "_window", "refused", "spent")
+
+    def __init__(self, ratio: float = 0.2, per_second: float = 10.0, window: float = 10.0) -> None:
+        assert ratio >= 0 and per_second >= 0 and window > 0
+        self._ratio, self._per_second, self._window = ratio, per_second, window
+        self._floor = per_second * window  # what may be spent at once in a quiet hour
+        self._credit = 0.0  # deposits of requests, leaking away over `window`
+        self._at = 0.0
+        self.spent = 0
+        self.refused = 0
+
+    def on_request(self, now: float) -> None:
+        self._leak(now)
+        self._credit += self._ratio
+
+    def take(self, now: float) -> bool:
+        """One more attempt, please. Says no when the budget is spent."""
+        self._leak(now)
+        if self._credit + self._floor < 1.0:
+            self.refused += 1
+            return False
+        if self._credit >= 1.0:
+            self._credit -= 1.0
+        else:
+            self._floor -= 1.0 - self._credit
+            self._credit = 0.0
+        self.spent += 1
+        return True
+
+    def _leak(self, now: float) -> None:
+        gone = now - self._at
+        if gone <= 0:
+            return
+        self._at = now
+        self._credit *= max(0.0, 1.0 - gone / self._window)
+        self._floor = min(self._per_second * self._window, self._floor + gone * self._per_second)

@@ -1,0 +1,59 @@
+"""An HTTP exchange without HTTP: remembers what its caller would have received."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FakeExchange:
+    """The request is given; `status`, `headers`, `sent` and `ended` tell of the answer."""
+
+    def __init__(
+        self,
+        body: bytes,
+        *,
+        method: bytes = b"POST",
+        path: bytes = b"/v1/chat/completions",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        self.method, self.path, self.body = method, path, body
+        self._request_headers = dict(headers)
+        self.flow: Any = None
+        self.status = 0
+        self.headers = b""
+        self.sent: list[bytes] = []
+        self.ended = False
+
+    @property
+    def started(self) -> bool:
+        return self.status != 0
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(self.sent)
+
+    def header(self, name: bytes) -> bytes | None:
+        return self._request_headers.get(name)
+
+    def respond(
+        self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"application/json"
+    ) -> None:
+        assert not self.started, "answered twice"
+        self.status, self.headers, self.ended = status, headers, True
+        self.sent.append(body)
+
+    def start(
+        self, status: int, headers: bytes = b"", content_type: bytes = b"text/event-stream; charset=utf-8"
+    ) -> None:
+        assert not self.started, "answered twice"
+        self.status, self.headers = status, headers
+
+    def write(self, data: bytes) -> None:
+        assert self.started and not self.ended
+        self.sent.append(data)
+
+    def finish(self, data: bytes = b"") -> None:
+        assert self.started and not self.ended
+        if data:
+            self.sent.append(data)
+        self.ended = True

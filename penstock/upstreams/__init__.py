@@ -1,0 +1,1 @@
+"""Adapters to whatever answers requests: one per protocol, not one per vendor."""

@@ -1,0 +1,92 @@
+"""What an upstream is, and what carries its bytes.
+
+Streams call back instead of being awaited: several attempts can be under way without a task each, a chunk costs no
+future, and letting go of one never has to wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from penstock.core.errors import UpstreamError
+from penstock.core.outcome import UsageSource
+from penstock.core.request import Request, Usage
+
+
+class Listener(Protocol):
+    """Who waits for the first token. Exactly one of the two is called, once, and never from inside `Upstream.open`."""
+
+    def on_first_token(self) -> None:
+        """The answer has begun to mean something (a plain answer: it is whole)."""
+        ...
+
+    def on_failed(self, failure: UpstreamError) -> None: ...
+
+
+class Sink(Protocol):
+    """Where a committed stream goes."""
+
+    def on_events(self, block: bytes) -> None:
+        """Whole events, to be passed on as they are."""
+        ...
+
+    def on_end(self, failure: UpstreamError | None) -> None:
+        """Once, last. None: the upstream said that its answer is whole."""
+        ...
+
+
+class Stream(Protocol):
+    """An answer on its way."""
+
+    progressed_at: float
+    """When something that means anything last came. Clock.now() seconds."""
+
+    @property
+    def plain(self) -> bytes | None:
+        """The whole answer, when it is not streamed. Known at the first token."""
+        ...
+
+    @property
+    def finish_reason(self) -> str | None: ...
+
+    def usage(self) -> tuple[Usage, UsageSource]:
+        """What it cost so far."""
+        ...
+
+    def relay(self, sink: Sink) -> None:
+        """Give what was held back, and every event as it comes from now on. May call `on_end` before it returns."""
+        ...
+
+    def pause(self) -> None:
+        """Read no more for now: the caller is slow."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None:
+        """Let go, at once, in any state; again is harmless. An unfinished answer aborts its connection."""
+        ...
+
+
+class Upstream(Protocol):
+    def open(self, request: Request, listener: Listener) -> Stream: ...
+
+
+class Call(Protocol):
+    """One exchange on a transport."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """What carries a request to one origin and calls the receiver back: `http.client.Pool`, or a fake.
+
+    `receiver` has `on_head(status, headers)`, `on_data(data, ended)` and `on_failure(error)`, none of which is called
+    from inside `send`.
+    """
+
+    def send(self, prefix: bytes, extra: bytes, body: bytes, receiver: Any) -> Call: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,100 @@
+"""Rules for every test: no network beyond this machine, Hypothesis profiles, and a seed that is printed."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import settings
+
+settings.register_profile("dev", deadline=None, print_blob=True)
+settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+SEED = int(os.environ.get("PENSTOCK_SEED") or secrets.randbits(32))
+
+
+def pytest_report_header() -> str:
+    return f"seed: {SEED} (repeat with PENSTOCK_SEED={SEED}); Hypothesis repeats its own failures"
+
+
+@pytest.fixture
+def rng() -> Random:
+    """Random numbers that another run can repeat: the seed is in the report's header."""
+    return Random(SEED)
+
+
+class BeyondLoopback(RuntimeError):
+    """A test tried to reach something that is not this machine."""
+
+
+def _on_this_machine(host: object) -> bool:
+    if isinstance(host, bytes):
+        host = host.decode()
+    if not isinstance(host, str) or host in ("", "localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+@pytest.fixture(scope="session")
+def _attempts_to_leave() -> Iterator[list[str]]:
+    """Replaces every door to the network for the whole session; what was tried is in the list."""
+    tried: list[str] = []
+
+    def check(host: object) -> None:
+        if isinstance(host, str) and host.endswith(".invalid"):  # RFC 2606: never resolves, so tests may ask for it
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if not _on_this_machine(host):
+            tried.append(repr(host))
+            raise BeyondLoopback(f"tests may not reach {host!r}: only this machine. Use a server on 127.0.0.1, port 0.")
+
+    def guarded_socket(verb: str) -> Any:
+        original = getattr(socket.socket, verb)
+
+        def call(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                check(address[0])
+            return original(self, address)
+
+        return call
+
+    original_getaddrinfo = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        check(host)
+        return original_getaddrinfo(host, *args, **kwargs)
+
+    original_create_connection = uvloop.Loop.create_connection
+
+    # uvloop connects and resolves in libuv, out of reach of the socket module.
+    def create_connection(self: Any, factory: Any, host: Any = None, *args: Any, **kwargs: Any) -> Any:
+        check(host)
+        return original_create_connection(self, factory, host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_socket("connect"))
+        patch.setattr(socket.socket, "connect_ex", guarded_socket("connect_ex"))
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        patch.setattr(uvloop.Loop, "create_connection", create_connection)
+        yield tried
+
+
+@pytest.fixture(autouse=True)
+def _no_network(_attempts_to_leave: list[str]) -> Iterator[None]:
+    """Fails the test that tried to leave this machine, even when the code under test swallowed the refusal."""
+    _attempts_to_leave.clear()
+    yield
+    tried = list(_attempts_to_leave)
+    _attempts_to_leave.clear()
+    assert not tried, f"this test tried to reach {', '.join(tried)}"
