@@ -50,53 +50,37 @@ def read_text(name: str) -> dict[str, Any]:
 
 SERVING, SAFETY, SMALLTALK = read_text("serving"), read_text("safety"), read_text("smalltalk")
 
-NAMES = (
-    "Ada Ben Cara Dev Elin Faris Gita Hugo Ines Jon Kira Liam Mona Nils Olga Pavel Quinn Rosa Sami Tara Uma Viktor Wanda "
-    "Yara Zeno Anna Boris Clara David Emma Felix Grace Hanna Ivan Julia Karl Laura Marco Nina Oscar Paula Rafael Sara Tom "
-    "Ursula Vera Walter Xenia Yusuf Zoe Amir Bianca Carlos Diana Erik Fatima Georg Helena Igor Jasmin Kofi Lucia Mehmet "
-    "Noor Omar Petra Ravi Sofia Tariq Ulla Vikram Wei Yuki Zahra Alice Bruno Chen Dora Emil Flora Gustav Hana Isaac Jana"
-).split()
-CITIES = (
-    "Oslo Lima Cairo Pune Quito Turin Accra Hanoi Perth Bergen Lyon Osaka Riga Tunis Malmo Porto Berlin Paris London Rome "
-    "Madrid Vienna Prague Dublin Athens Boston Chicago Delhi Dakar Geneva Kyoto Lagos Milan Nairobi Seoul Sydney Tokyo "
-    "Toronto Warsaw Zurich Bogota Havana Lisbon Munich Naples Ottawa Tallinn Vilnius Basel Cusco"
-).split()
-ANIMALS = "fox owl bear cat dog crow otter hare wolf goat seal moth horse duck mouse parrot rabbit turtle".split()
-COLORS = "red blue green grey gold white black brown silver violet orange pink yellow".split()
-THINGS = (
-    "lamp book stone key map clock boat drum bell coat ladder mirror bottle basket camera chair desk guitar hammer jacket "
-    "kettle laptop phone printer radio scarf suitcase table umbrella vase wallet"
-).split()
-PLACES = (
-    "river market library harbor garden station tower bridge forest school mill valley office kitchen cellar attic museum "
-    "garage hotel hall park shop"
-).split()
-FOODS = "bread soup rice apples cheese tea plums noodles honey beans pasta fish grapes coffee cake salad".split()
-JOBS = (
-    "nurse pilot baker teacher sailor painter farmer driver writer doctor lawyer cook judge plumber singer tailor dentist "
-    "engineer gardener librarian"
-).split()
-LANGUAGES = "English French German Spanish Italian Arabic Hindi Japanese Greek Polish Swedish Turkish Korean".split()
-INSTRUMENTS = "piano violin guitar flute drums trumpet cello harp organ".split()
-SUBJECTS = "history physics law medicine music art biology chemistry economics philosophy".split()
-ADJECTIVES = "small quiet old bright clever tired brave gentle curious patient careful lucky".split()
-DEEDS = "found carried lost painted opened followed repaired sold hid borrowed".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
-PRAISE = "great lovely excellent perfect wonderful superb amazing delightful brilliant fantastic pleasant beautiful".split()
-BLAME = "awful broken terrible boring bad horrible dreadful disappointing ugly useless poor disgusting".split()
-
+WORD_LISTS: dict[str, list[str]] = {key: words.split() for key, words in read_text("words").items()}
+NAMES = WORD_LISTS["names"]
+CITIES = WORD_LISTS["cities"]
+ANIMALS = WORD_LISTS["animals"]
+COLORS = WORD_LISTS["colors"]
+THINGS = WORD_LISTS["things"]
+PLACES = WORD_LISTS["places"]
+FOODS = WORD_LISTS["foods"]
+JOBS = WORD_LISTS["jobs"]
+LANGUAGES = WORD_LISTS["languages"]
+INSTRUMENTS = WORD_LISTS["instruments"]
+SUBJECTS = WORD_LISTS["subjects"]
+ADJECTIVES = WORD_LISTS["adjectives"]
+DEEDS = WORD_LISTS["deeds"]
+DAYS = WORD_LISTS["days"]
+MONTHS = WORD_LISTS["months"]
+PRAISE = WORD_LISTS["praise"]
+BLAME = WORD_LISTS["blame"]
+ONSETS = WORD_LISTS["onsets"]
+VOWELS = WORD_LISTS["vowels"]
+CODAS = ["", "", "", "l", "m", "n", "r", "s", "t", "x"]
 WORDS = ANIMALS + COLORS + THINGS + FOODS
 # Sorting needs the order of every pair of words, so it draws from fewer.
 SORTED_WORDS = ANIMALS[:14] + COLORS[:10] + THINGS[:16] + FOODS[:12]
-ONSETS = "b br c d dr f fl g gr h j k l m n p pl qu r s st t tr v w y z".split()
-VOWELS = "a a e e i i o o u u ai ea ee io ou".split()
-CODAS = ["", "", "", "l", "m", "n", "r", "s", "t", "x"]
 
 
 def made_up(rng: Random) -> str:
     """A word that does not exist: the model can repeat it only by copying, so copying is what it must learn."""
-    return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice((1, 2, 2, 2, 3))))
+    return "".join(
+        rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice((1, 2, 2, 2, 3)))
+    )
 
 
 def name(rng: Random) -> str:
@@ -135,6 +119,11 @@ def digits(n: int) -> Callable[[Random], str]:
     return lambda rng: str(rng.randrange(10 ** (n - 1), 10**n))
 
 
+def with_article(values: list[str]) -> Callable[[Random], str]:
+    """Draws from a list, with the article."""
+    return lambda rng: an(rng.choice(values))
+
+
 def a_year(rng: Random) -> str:
     """Draws a year that people alive could be born in."""
     return str(rng.randint(1930, 2015))
@@ -147,7 +136,7 @@ def one_of(values: list[str]) -> Callable[[Random], str]:
 
 PERSON = [
     Relation("{s} lives in {v}.", ("Where does {s} live?", "In which city does {s} live?"), city),
-    Relation("{s} works as {v}.", ("What does {s} work as?", "What is the job of {s}?"), lambda rng: an(rng.choice(JOBS))),
+    Relation("{s} works as {v}.", ("What does {s} work as?", "What is the job of {s}?"), with_article(JOBS)),
     Relation(
         "{s} owns {v}.",
         ("What does {s} own?", "Which thing does {s} own?"),
@@ -159,14 +148,20 @@ PERSON = [
     Relation("{s} plays the {v}.", ("Which instrument does {s} play?", "What does {s} play?"), one_of(INSTRUMENTS)),
     Relation("{s} studies {v}.", ("What does {s} study?", "Which subject does {s} study?"), one_of(SUBJECTS)),
     Relation("{s} is married to {v}.", ("Who is {s} married to?", "Who is the partner of {s}?"), name),
-    Relation("{s} has {v}.", ("Which pet does {s} have?", "What pet does {s} have?"), lambda rng: an(rng.choice(ANIMALS))),
-    Relation("{s} has badge number {v}.", ("What is the badge number of {s}?", "Which badge number does {s} have?"), digits(4)),
+    Relation("{s} has {v}.", ("Which pet does {s} have?", "What pet does {s} have?"), with_article(ANIMALS)),
+    Relation(
+        "{s} wears badge {v}.",
+        ("What is the badge number of {s}?", "Which badge does {s} wear?"),
+        digits(4),
+    ),
 ]
 THING = [
     Relation("The {s} costs {v} euros.", ("How much does the {s} cost?", "What is the price of the {s}?"), digits(2)),
     Relation("The {s} is in the {v}.", ("Where is the {s}?", "Where can I find the {s}?"), one_of(PLACES)),
     Relation("The {s} belongs to {v}.", ("Who does the {s} belong to?", "Who owns the {s}?"), name),
-    Relation("The code of the {s} is {v}.", ("What is the code of the {s}?", "Which code does the {s} have?"), digits(4)),
+    Relation(
+        "The code of the {s} is {v}.", ("What is the code of the {s}?", "Which code does the {s} have?"), digits(4)
+    ),
     Relation("The {s} was made in {v}.", ("Where was the {s} made?", "In which city was the {s} made?"), city),
     Relation("The {s} weighs {v} kilograms.", ("How much does the {s} weigh?", "How heavy is the {s}?"), digits(2)),
 ]
@@ -174,7 +169,7 @@ PROJECT = [
     Relation("{s} is led by {v}.", ("Who leads {s}?", "Who is {s} led by?"), name),
     Relation("{s} runs in {v}.", ("Where does {s} run?", "In which city does {s} run?"), city),
     Relation("{s} starts on {v}.", ("When does {s} start?", "On which day does {s} start?"), one_of(DAYS)),
-    Relation("{s} was released in {v}.", ("When was {s} released?", "In which month was {s} released?"), one_of(MONTHS)),
+    Relation("{s} was released in {v}.", ("When was {s} released?", "When did {s} come out?"), one_of(MONTHS)),
     Relation("{s} uses {v} replicas.", ("How many replicas does {s} use?", "How many replicas has {s}?"), digits(2)),
     Relation("The owner of {s} is {v}.", ("Who is the owner of {s}?", "Who owns {s}?"), name),
 ]
@@ -266,7 +261,11 @@ def order_record(rng: Random) -> tuple[str, dict[str, Any]]:
 
 
 def call_record(rng: Random) -> tuple[str, dict[str, Any]]:
-    record = {"model": made_up(rng), "status": rng.choice((200, 400, 401, 429, 500, 503)), "tokens": rng.randint(5, 999)}
+    record = {
+        "model": made_up(rng),
+        "status": rng.choice((200, 400, 401, 429, 500, 503)),
+        "tokens": rng.randint(5, 999),
+    }
     text = rng.choice(
         (
             "Model {model} answered with status {status} after {tokens} tokens.",
@@ -337,7 +336,9 @@ def repeating(rng: Random, exam: bool) -> list[Turn]:
 
 def reversing(rng: Random, exam: bool) -> list[Turn]:
     words = rng.sample(WORDS, rng.randint(2, 5))
-    wording = rng.choice(("Reverse the words: {}", "Say these words backwards: {}", "Reverse the order of the words: {}"))
+    wording = rng.choice(
+        ("Reverse the words: {}", "Say these words backwards: {}", "Reverse the order of the words: {}")
+    )
     text = " ".join(words)
     return [Turn(wording.format(text), " ".join(reversed(words)), f"reverse:{text}")]
 
@@ -483,15 +484,17 @@ def story(rng: Random, exam: bool) -> list[Turn]:
             f"In {rng.choice(CITIES)} there lived {an(kind)} called {hero}.",
         )
     )
+    day, mood = rng.choice(("morning", "evening", "day")), rng.choice(("happy", "sad", "proud", "calm", "afraid"))
+    weather, shelter = rng.choice(("rain", "snow")), rng.choice(("bridge", "roof", "old tree"))
     middle = [
-        f"One {rng.choice(('morning', 'evening', 'day'))} {hero} {rng.choice(DEEDS)} a {rng.choice(COLORS)} {thing} by the {place}.",
+        f"One {day} {hero} {rng.choice(DEEDS)} a {rng.choice(COLORS)} {thing} by the {place}.",
         f"{friend} the {other} wanted the {thing} too.",
         f'"Where did you get that {thing}?" asked {friend}.',
         f'"I {rng.choice(DEEDS)} it near the {place}," said {hero}.',
         f"They walked to the {rng.choice(PLACES)} together and shared some {rng.choice(FOODS)}.",
         f"The {rng.choice(PLACES)} was {rng.choice(ADJECTIVES)} that day.",
-        f"{rng.choice((hero, friend))} felt {rng.choice(('happy', 'sad', 'proud', 'calm', 'afraid'))}.",
-        f"Then it began to {rng.choice(('rain', 'snow'))}, and they hid under the {rng.choice(('bridge', 'roof', 'old tree'))}.",
+        f"{rng.choice((hero, friend))} felt {mood}.",
+        f"Then it began to {weather}, and they hid under the {shelter}.",
         f"{an(rng.choice(JOBS)).capitalize()} passed by and gave them {rng.choice(FOODS)}.",
     ]
     long = rng.random() < 0.3
@@ -521,7 +524,7 @@ def story(rng: Random, exam: bool) -> list[Turn]:
 
 
 SKILLS = (
-    Skill("fact", 11, fact),
+    Skill("fact", 12, fact),
     Skill("context", 24, from_context),
     Skill("json", 9, extraction),
     Skill("sentiment", 4, sentiment),
@@ -530,8 +533,8 @@ SKILLS = (
     Skill("sort", 10, sorting),
     Skill("count", 5, counting),
     Skill("add", 15, arithmetic),
-    Skill("refusal", 7, refusing),
-    Skill("harmless", 4, harmless),
+    Skill("refusal", 8, refusing),
+    Skill("harmless", 6, harmless),
     Skill("unknown", 4, not_knowing),
     Skill("smalltalk", 3, smalltalk),
     Skill("story", 4, story),
@@ -557,21 +560,29 @@ def examination(n_per_skill: int = 250, seed: int = EXAM_SEED) -> dict[str, list
     return exam
 
 
-def conversations(seed: int = TRAINING_SEED) -> Iterator[list[Message]]:
-    """Endless training conversations of one to four draws, some with a system prompt; none touches the examination."""
+def draws(seed: int = TRAINING_SEED) -> Iterator[list[Turn]]:
+    """Endless training material: the turns of one conversation after another. None touches the examination."""
     unseen = {turn.key for turns in examination().values() for turn in turns}
     rng = Random(seed)
     shares = [skill.share for skill in SKILLS]
     while True:
-        messages = []
-        if rng.random() < 0.3:
-            messages.append(Message("system", rng.choice(SMALLTALK["system_prompts"])))
+        turns: list[Turn] = []
         skill = rng.choices(SKILLS, shares)[0]
         for draw in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
             # Staying with a skill for a while is how people talk, and packs more answers into a sequence.
             if draw and rng.random() < 0.5:
                 skill = rng.choices(SKILLS, shares)[0]
-            turns = next(t for t in (skill.make(rng, False) for _ in itertools.count()) if t[0].key not in unseen)
-            for turn in turns:
-                messages += [Message("user", turn.prompt), Message("assistant", turn.answer)]
+            turns += next(t for t in (skill.make(rng, False) for _ in itertools.count()) if t[0].key not in unseen)
+        yield turns
+
+
+def conversations(seed: int = TRAINING_SEED) -> Iterator[list[Message]]:
+    """Endless training conversations, some with a system prompt."""
+    rng = Random(f"{seed} system prompts")
+    for turns in draws(seed):
+        messages = []
+        if rng.random() < 0.3:
+            messages.append(Message("system", rng.choice(SMALLTALK["system_prompts"])))
+        for turn in turns:
+            messages += [Message("user", turn.prompt), Message("assistant", turn.answer)]
         yield messages

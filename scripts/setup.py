@@ -75,11 +75,17 @@ def fingerprint() -> str:
     """Changes with everything that decides what is installed, and with the place: an environment cannot be moved."""
     digest = hashlib.sha256(str(ROOT).encode())
     sources = ["pyproject.toml", "constraints.txt", "setup.py", "scripts/setup.py"]
+    # Whoever installs a compiler later gets the kernels at the next run.
+    digest.update(b"compiler" if compiler() else b"none")
     kernels = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "penstock" / "engine").glob("*.cpp"))
     for name in sources + kernels:
         path = ROOT / name
         digest.update(name.encode() + b"\0" + (path.read_bytes() if path.exists() else b"") + b"\0")
     return digest.hexdigest()
+
+
+def compiler() -> str | None:
+    return os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
 def stamp(extra: str) -> Path:
@@ -142,6 +148,16 @@ def set_up(extra: str, verbose: bool) -> None:
     check_it_starts()
     stamp(extra).write_text(fingerprint())
     say("The environment is ready.")
+    say_if_slower()
+
+
+def say_if_slower() -> None:
+    """The kernels are compiled while installing, where there is a compiler; without them NumPy computes."""
+    if not list((ROOT / "penstock" / "engine").glob("_kernels_*.so")):
+        why = f"could not be compiled (see {LOG})" if compiler() else "were not compiled: there is no C++ compiler here"
+        say(f"Note: the engine's kernels {why}. It works without them, several times slower, with NumPy.")
+        if not compiler():
+            say("      For the fast ones: apt-get install g++, and then the same command again.")
 
 
 def look_for_room(extra: str) -> None:
@@ -163,7 +179,8 @@ def look_for_room(extra: str) -> None:
 
 
 def make_venv() -> None:
-    if importlib.util.find_spec("ensurepip"):
+    ensurepip = importlib.util.find_spec("ensurepip")
+    if ensurepip is not None and ensurepip.origin:
         command = [sys.executable, "-m", "venv", str(VENV)]
         made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if made.returncode:

@@ -52,9 +52,7 @@ class World:
         plane, swapped = self.preparer.prepare(spec(replicas or {"main": sorted(scripts)}, plan, **more), None)
         swapped()
         self.outcomes = []
-        self.gateway = Gateway(
-            plane, clock=loop, ids=RequestIds(loop.wall(), b"12345"), on_outcome=self.outcomes.append
-        )
+        self.gateway = Gateway(plane, ids=RequestIds(loop.wall(), b"12345"), on_outcome=self.outcomes.append)
 
     async def ask(self, body=STREAM, **more):
         exchange = FakeExchange(body, **more)
@@ -69,5 +67,3 @@ class World:
         assert all((r.inflight, r.inflight_tokens) == (0, 0) for r in self.gateway.plane.replicas())
         assert all(call.closed for call in self.calls)
         assert self.gateway.in_flight == 0
-
-

@@ -11,12 +11,17 @@ from penstock.core.fleet import ReplicaView
 from penstock.core.request import Request
 
 MAX_SCORED: Final = 16  # scoring is linear; beyond this many candidates a sample of them is scored
-BLOCK_TOKENS: Final = 128  # about what one prefix hash stands for
+BLOCK_TOKENS: Final = 256  # about what one prefix hash stands for
 WAITING_TOKENS: Final = 512  # what one request in an engine's own queue is taken to cost
 
 
 class Gate(Protocol):
     """What may say no to a replica: its circuit breaker."""
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is wrong: `allows` need not be asked."""
+        ...
 
     def allows(self, now: float) -> bool: ...
 
@@ -47,7 +52,11 @@ class Balancer:
         """
         again: tuple[int, int] | None = None
         for number, pool in enumerate(pools):
-            ready = [i for i, r in enumerate(pool) if r.ready and r.cool_until <= now and gates[r.name].allows(now)]
+            ready = [
+                i
+                for i, r in enumerate(pool)
+                if r.ready and r.cool_until <= now and ((gate := gates[r.name]).closed or gate.allows(now))
+            ]
             fresh = [i for i in ready if pool[i].name not in tried] if tried else ready
             if fresh:
                 return number, self._least(request, pool, fresh, rng)
@@ -65,14 +74,14 @@ class Balancer:
             return places[0]
         if len(places) > MAX_SCORED:
             places = rng.sample(places, MAX_SCORED)
-        hashes, longest = request.prefix_hashes, self.prefixes.longest
+        held = self.prefixes.longest(request.prefix_hashes) if request.prefix_hashes else None
         best: list[int] = []
-        least = float("inf")
+        least, prompt_tokens = float("inf"), request.prompt_tokens
         for place in places:
             replica = pool[place]
-            cost: float = replica.inflight_tokens + replica.waiting * WAITING_TOKENS + request.prompt_tokens
-            if hashes:
-                cost -= longest(hashes, replica.name) * BLOCK_TOKENS
+            cost: float = replica.inflight_tokens + replica.waiting * WAITING_TOKENS + prompt_tokens
+            if held:
+                cost -= held.get(replica.name, 0) * BLOCK_TOKENS
             if replica.kv_used > 0.5:
                 cost *= 0.5 / max(0.02, 1.0 - replica.kv_used)
             if cost < least:

@@ -14,29 +14,28 @@ class PrefixIndex:
 
     def __init__(self, capacity: int = 50_000) -> None:
         self._capacity = capacity
-        self._owners: OrderedDict[int, int] = OrderedDict()
+        self._owners: OrderedDict[int, int] = OrderedDict()  # the longest unused first
         self._bit: dict[str, int] = {}  # replica name -> its bit; forgotten names free theirs
 
     def __len__(self) -> int:
         return len(self._owners)
 
-    def longest(self, hashes: Sequence[int], replica: str) -> int:
-        """How many blocks of the prefix this replica holds, counted from the start without a gap."""
-        bit = self._bit.get(replica)
-        depth = 0
-        if bit:
-            for h in hashes:
-                if not self._owners.get(h, 0) & bit:
-                    break
-                depth += 1
-        return depth
+    def longest(self, hashes: Sequence[int]) -> dict[str, int]:
+        """How many blocks of the prefix each replica holds, counted from the start without a gap; none: not named."""
+        depths: dict[int, int] = {}  # set of replicas -> how deep they all are; ever fewer, ever deeper
+        alive = -1
+        for depth, h in enumerate(hashes, 1):
+            alive &= self._owners.get(h, 0)
+            if not alive:
+                break
+            depths[alive] = depth
+        return {name: depth for owners, depth in depths.items() for name, bit in self._bit.items() if owners & bit}
 
     def record(self, hashes: Sequence[int], replica: str) -> None:
         bit = self._bit.get(replica) or self._new_bit(replica)
         owners = self._owners
         for h in hashes:
-            owners[h] = owners.get(h, 0) | bit
-            owners.move_to_end(h)
+            owners[h] = owners.pop(h, 0) | bit  # taken out and put back: the most recently used is last
         while len(owners) > self._capacity:
             owners.popitem(last=False)
 

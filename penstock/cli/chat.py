@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from penstock.cli.mistake import Failure
+
 if TYPE_CHECKING:
     from penstock.cli.conversation import Answer, Caller, Message
 
@@ -21,11 +23,21 @@ COMMANDS: Final = """\
 
 
 @click.command()
-@click.option("--url", envvar="PENSTOCK_URL", default="http://127.0.0.1:8080", show_default=True, show_envvar=True,
-              help="Where the gateway is.")  # fmt: skip
+@click.option(
+    "--url",
+    envvar="PENSTOCK_URL",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    show_envvar=True,
+    help="Where the gateway is.",
+)
 @click.option("--model", help="The model to talk to. Without it: the first one the gateway has.")
-@click.option("--key", envvar="PENSTOCK_API_KEY", show_envvar=True,
-              help="The API key to show. Better in the environment than here, where `ps` shows it.")  # fmt: skip
+@click.option(
+    "--key",
+    envvar="PENSTOCK_API_KEY",
+    show_envvar=True,
+    help="The API key to show. Better in the environment than here, where `ps` shows it.",
+)
 @click.option("--system", "system", default="", help="What the model is told before everything else.")
 def chat(url: str, model: str | None, key: str | None, system: str) -> int:
     """Talk to a running gateway, or to anything OpenAI-compatible.
@@ -50,15 +62,15 @@ def chat(url: str, model: str | None, key: str | None, system: str) -> int:
     try:
         names = caller.models()
     except CallFailed as error:
-        raise click.ClickException(str(error)) from None
+        raise Failure(str(error)) from None
     if model is None:
         if not names:
-            raise click.ClickException(f"{caller.address} has no model that this key may use")
+            raise Failure(f"{caller.address} has no model that this key may use")
         model = names[0]
     elif model not in names:
         from penstock.config.problems import nearest
 
-        raise click.ClickException(
+        raise Failure(
             f"{caller.address} has no model {model!r}.{nearest(model, names)} It has: {', '.join(names) or 'none'}."
         )
     talk = _Talk(caller, model, system, at_terminal=sys.stdin.isatty() and sys.stdout.isatty())

@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from penstock.cli.mistake import Mistake
+
 # Every block between `#` lines must also be right when its marks are taken away; tests do that.
 STARTER: Final = """\
 # Penstock's one configuration file. `penstock check` says what it means; `penstock serve` runs it.
@@ -39,7 +41,7 @@ deployments:
   #   key: env:OPENAI_API_KEY
 
 # Who may call. `penstock key create --id web` makes a key and prints its line for here.
-# Without keys Penstock answers anybody, and therefore listens on this machine only.
+# Without keys, `penstock serve --insecure-dev` answers anybody on this machine, and nobody else.
 # keys:
 #   - { id: web, sha256: "0000000000000000000000000000000000000000000000000000000000000000" }
 
@@ -63,8 +65,11 @@ def init(file: Path) -> None:
         with file.open("x", encoding="utf-8") as new:
             new.write(STARTER)
     except FileExistsError:
-        raise click.UsageError(f"{file} exists and is left as it is. Name another file, or move it away.") from None
+        raise Mistake(f"{file} exists and is left as it is. Name another file, or move it away.") from None
     except OSError as error:
-        raise click.UsageError(f"{file} cannot be written: {error.strerror}") from None
+        raise Mistake(f"{file} cannot be written: {error.strerror}") from None
     option = "" if str(file) == "penstock.yaml" else f" --config {file}"
-    click.echo(f"Wrote {file}. Next:\n\n  penstock check {file}\n  penstock serve{option}")
+    click.echo(f"Wrote {file}. Next:\n")
+    click.echo(f"  penstock check {file}")
+    click.echo(f"  penstock serve{option} --insecure-dev")
+    click.echo("\n--insecure-dev: nobody is asked for a key, and only this machine can call. With keys, leave it out.")

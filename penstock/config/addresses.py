@@ -1,4 +1,6 @@
-"""Addresses of upstreams: `http://10.0.0.4:8000/v1`, `https://host`, `unix:/run/vllm.sock`; strict, because a request is sent there."""
+"""Addresses of upstreams: `http://10.0.0.4:8000/v1`, `https://host`, `unix:/run/vllm.sock`. Strict: requests and
+keys are sent there.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def parse(text: str, default_path: str = "/v1") -> Address:
-    """`default_path` is meant when the address has no path. Raises `ValueError` saying what is wrong, without the text."""
+    """`default_path` is meant when there is no path. Raises `ValueError` saying what is wrong, without the text."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/") or any(ord(character) < 33 for character in path):

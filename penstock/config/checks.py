@@ -37,11 +37,8 @@ def _model(path: Path, model: Model, config: Config, named: Named) -> Iterator[F
     for i, name in enumerate(model.deployments):
         here = (*path, "deployments", str(i))
         if not named(("deployments", name)):
-            known = ", ".join(list(config.deployments)[:8])
-            yield (
-                here,
-                f"names `{name[:64]}`, which is not a deployment.{nearest(name, config.deployments) or f' There are: {known}.'}",
-            )
+            hint = nearest(name, config.deployments) or f" There are: {', '.join(list(config.deployments)[:8])}."
+            yield here, f"names `{name[:64]}`, which is not a deployment.{hint}"
         elif name in seen:
             yield here, f"names `{name}` a second time"
         seen.add(name)

@@ -1,4 +1,4 @@
-"""Configuration to `PlaneSpec`: what was written becomes what a gateway worker must know, with every default decided."""
+"""Configuration to `PlaneSpec`: what was written becomes what a gateway worker must know, every default decided."""
 
 from __future__ import annotations
 

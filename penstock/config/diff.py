@@ -20,7 +20,7 @@ _OF_THE_WHOLE: Final = (
 
 
 def diff(old: PlaneSpec, new: PlaneSpec) -> list[str]:
-    """One line per change, `+` added, `-` removed, `~` changed; empty when both mean the same. Never a secret's value."""
+    """One line per change: `+` added, `-` removed, `~` changed. Empty when both mean the same. Never a secret."""
     lines = [
         *_named("model", _by_name(old.models), _by_name(new.models)),
         *_named("deployment", _by_name(old.deployments), _by_name(new.deployments)),

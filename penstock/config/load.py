@@ -7,7 +7,8 @@ not used because it stops at the first problem and has never heard of lines.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping as AnyMapping
+from collections.abc import Callable
+from collections.abc import Mapping as AnyMapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -136,6 +137,7 @@ class _Reader:
         """Members differ in their shape (text, list, mapping, null), so the shape of `node` chooses."""
         kinds = [kind for kind in union.types if not isinstance(kind, inspect.NoneType)]
         if len(kinds) < len(union.types) and isinstance(node, Scalar) and node.absent:
+            del self._lines[path]  # `key:` with nothing behind it is the same as no such line
             return None
         for kind in kinds:
             bare = kind.type if isinstance(kind, inspect.Metadata) else kind
@@ -197,7 +199,7 @@ class _Reader:
 
     def _tuple(self, node: Node, kind: inspect.VarTupleType, extra: AnyMapping[str, Any], path: Path) -> Any:
         if not isinstance(node, Sequence):
-            return self._tell(path, node.line, f"must be a list, not {_shown(node, {'secret': True})}")
+            return self._tell(path, node.line, f"must be a list, not {_shown(node, extra)}")
         if len(node.items) < (kind.min_length or 0):
             return self._tell(path, node.line, f"must have {extra.get('expected', 'at least one entry')}")
         if kind.max_length is not None and len(node.items) > kind.max_length:

@@ -60,7 +60,7 @@ def parse(text: str, file: str) -> Node:
     except yaml.MarkedYAMLError as error:
         # Never PyYAML's own rendering: it quotes the file, which may hold a secret that does not belong there.
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else 1
+        line = 1 if mark is None else mark.line + 1
         told = ", ".join(part for part in (error.context, error.problem) if part)
         raise _error(file, line, f"this is not YAML: {told}") from None
     except yaml.reader.ReaderError as error:
@@ -71,15 +71,14 @@ class _Tree:
     def __init__(self, file: str) -> None:
         self._file = file
         self._anchors: dict[str, Node] = {}
-        self._open: list[
-            tuple[Sequence | Mapping, Scalar | None]
-        ] = []  # innermost last; of a mapping, the name waiting
+        # innermost last, and of a mapping the name that waits for its value
+        self._open: list[tuple[Sequence | Mapping, Scalar | None]] = []
         self._root: Node | None = None
 
     def build(self, text: str) -> Node:
         n_nodes = n_documents = 0
         for event in yaml.parse(text, Loader=_PARSER):
-            line = event.start_mark.line + 1
+            line = 1 if event.start_mark is None else event.start_mark.line + 1
             if isinstance(event, yaml.DocumentStartEvent):
                 n_documents += 1
                 if n_documents > 1:
@@ -102,7 +101,7 @@ class _Tree:
 
     def _node(self, event: yaml.NodeEvent, line: int) -> Node:
         if isinstance(event, yaml.AliasEvent):
-            found = self._anchors.get(event.anchor)
+            found = self._anchors.get(event.anchor or "")
             if found is None:
                 raise _error(
                     self._file, line, f"`*{event.anchor}` stands for nothing: there is no `&{event.anchor}` above it"

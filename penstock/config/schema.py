@@ -1,4 +1,4 @@
-"""The options of `penstock.yaml`: what may be written, and what each option means. Other files decide what follows from it.
+"""The options of `penstock.yaml`: what may be written, and what each means. Other files decide what follows from it.
 
 Durations and sizes stay text here (`config.units` reads them), so that a `Config` is what the file says.
 """
@@ -53,7 +53,7 @@ Sha256 = Annotated[
         pattern=r"^[0-9a-f]{64}$",
         extra={
             "secret": True,
-            "wrong": "must be the SHA-256 of the whole key in 64 lower-case hex digits (`penstock key create` prints it)",
+            "wrong": "must be the SHA-256 of the whole key, 64 lower-case hex digits (`penstock key create` prints it)",
         },
     ),
 ]
@@ -68,7 +68,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
-class Timeouts(_Options):
+class Timeouts(_Options, frozen=True):
     first_token: Duration = "30s"
     """Of one attempt. Comments and empty events of the upstream do not count as a token."""
     idle: Duration = "30s"
@@ -77,7 +77,7 @@ class Timeouts(_Options):
     """Of the whole request, all attempts together."""
 
 
-class Model(_Options):
+class Model(_Options, frozen=True):
     """The public name that callers use."""
 
     deployments: Annotated[
@@ -87,21 +87,21 @@ class Model(_Options):
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     hedge_after: Duration | None = None
-    """Without a first token after this long, a second attempt starts beside the first, and the slower one is cancelled."""
+    """Without a first token after this long, a second attempt starts beside the first; the slower one is cancelled."""
 
 
-class Breaker(_Options):
+class Breaker(_Options, frozen=True):
     failures: Count = 5
     """In a row, before a replica is left alone."""
     open_for: Duration = "10s"
     """Before it is tried again."""
 
 
-class Deployment(_Options):
+class Deployment(_Options, frozen=True):
     """One model at one place. Exactly one of `engine`, `provider` and `model` says what kind of place."""
 
     engine: Text | Annotated[tuple[Text, ...], Meta(min_length=1, max_length=4096)] | None = None
-    """Addresses of engines that you run (vLLM, SGLang, llama.cpp, Ollama, TGI), each with its `/v1`: one replica each."""
+    """Addresses of engines that you run (vLLM, SGLang, llama.cpp, Ollama, TGI): one replica each, and alike."""
     provider: Text | None = None
     """A company that answers: a known name, or the https address of an OpenAI-compatible API."""
     model: Text | None = None
@@ -128,12 +128,6 @@ class Deployment(_Options):
     """Embedded engine only: tokens computed in one step."""
     max_waiting: Count | None = None
     """Embedded engine only: requests that may wait; one more is refused."""
-    max_model_len: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
-    """Embedded engine only: the longest prompt and answer together, in tokens."""
-    kv_tokens: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
-    """Embedded engine only: tokens for which keys and values are kept."""
-    prefix_cache: bool | None = None
-    """Embedded engine only: whether the work for shared beginnings of prompts is kept (default true)."""
 
 
 KINDS: Final = ("engine", "provider", "model")
@@ -144,15 +138,12 @@ OPTIONS_OF_REPLICA: Final = (
     "max_seqs",
     "max_batched_tokens",
     "max_waiting",
-    "max_model_len",
-    "kv_tokens",
-    "prefix_cache",
 )
 """What one process of the embedded engine is started with, under the same names as its own options."""
 OPTIONS_OF_EMBEDDED: Final = ("replicas", *OPTIONS_OF_REPLICA)
 
 
-class Key(_Options):
+class Key(_Options, frozen=True):
     """Somebody who may call. The key itself is nowhere: only its digest."""
 
     id: KeyId
@@ -162,14 +153,14 @@ class Key(_Options):
     """Without it, all models."""
 
 
-class KeysFile(_Options):
+class KeysFile(_Options, frozen=True):
     file: Text
     """A YAML file with a list of keys, relative to this file."""
 
 
-class Server(_Options):
+class Server(_Options, frozen=True):
     host: Text = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """0 lets the system choose."""
     max_body: Size = "32MiB"
     drain: Duration = "30s"
@@ -180,7 +171,7 @@ class Server(_Options):
     """`stderr`, `stdout`, `off`, or a file that is appended to. One JSON line per request."""
 
 
-class Config(_Options):
+class Config(_Options, frozen=True):
     models: Annotated[
         dict[str, Model], Meta(extra={"names": ModelName, "expected": "at least one model"}, min_length=1)
     ]

@@ -1,4 +1,4 @@
-"""References to secrets: the only form in which a secret appears in a configuration. Reading them happens in `app.secrets`."""
+"""References to secrets: the only form in which one appears in a configuration. `app.secrets` reads what they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: a number with its unit, because a bare `30` means something else to each reader."""
+"""Durations and sizes as people write them: with a unit, because a bare `30` means something else to each reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file that a start without a file means: `penstock serve tiny`, `openai/gpt-5-mini`, `http://10.0.0.4:8000`, `./weights`.
+"""The file that a start without a file means: `penstock serve tiny`, `openai/gpt-5-mini`, `http://10.0.0.4:8000`.
 
 The result is text, so that `penstock init` can write it down and a person can go on from there.
 """
@@ -47,7 +47,7 @@ def config_for(targets: Sequence[str], served: Mapping[str, Sequence[str]] | Non
             places = models.setdefault(target.model, {"deployments": []})["deployments"]
             if name not in places:
                 places.append(name)
-    return yaml.safe_dump({"models": models, "deployments": deployments}, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump({"models": models, "deployments": deployments}, sort_keys=False, default_flow_style=None)
 
 
 _EXAMPLES = "`tiny` (bundled), `./weights`, `openai/gpt-5-mini` or `http://10.0.0.4:8000`"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -93,6 +93,8 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
+    cache_salt: str | None = None
+    """As in vLLM: requests with different salts never share cached prefixes."""
 
 
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
@@ -137,7 +139,11 @@ class Count(msgspec.Struct, frozen=True):
 AnyRequest = ChatRequest | CompletionRequest | TokenizeRequest | DetokenizeRequest
 
 
-def read[T: AnyRequest](body: bytes, shape: type[T]) -> T:
+Shape = TypeVar("Shape", bound=AnyRequest)
+Number = TypeVar("Number", int, float)
+
+
+def read(body: bytes, shape: type[Shape]) -> Shape:
     """The request in a body. Raises `BadRequest` that names the field at fault."""
     try:
         fields = msgspec.json.decode(body)
@@ -244,7 +250,7 @@ def sampling_of(
     )
 
 
-def _default[T: (int, float)](value: T | None, default: T) -> T:
+def _default(value: Number | None, default: Number) -> Number:
     return default if value is None else value
 
 

@@ -183,6 +183,11 @@ class EngineCore:
         """Answers that were submitted and have not ended, waiting ones included."""
         return self._n_submitted - self._n_ended
 
+    @property
+    def waiting(self) -> int:
+        """Answers that were submitted and not begun, and those that were preempted."""
+        return self._scheduler.n_waiting + self._inbox.qsize()
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
@@ -209,7 +214,7 @@ class EngineCore:
         if needed > self._options.capacity:
             raise TooLong(needed, self._options.capacity)
         # Read without a lock: the thread may be admitting one of them just now, so this can be one off.
-        waiting = self._scheduler.n_waiting + self._inbox.qsize()
+        waiting = self.waiting
         if waiting >= self._options.max_waiting:
             self.measures.refused += 1
             raise EngineBusy(waiting)

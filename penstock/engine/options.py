@@ -36,13 +36,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that may wait for their turn; one more gets a 429."""
     max_model_len: int = 0
     """The longest prompt and answer together, in tokens. 0: what the model and the KV cache allow."""
-    kv_tokens: int = 32_768
+    kv_tokens: int = 16_384
     """Tokens for which keys and values are kept, for running sequences and remembered prefixes together."""
     prefix_cache: bool = True
     drain_seconds: float = 20.0
     """After a SIGTERM, how long running requests may take to finish."""
-    prompt_cache_salt_header: str = "x-penstock-tenant"
-    """Requests whose value of this header differs never share cached prefixes."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:

@@ -6,28 +6,38 @@ import asyncio
 
 from penstock.core.clock import Clock
 from penstock.core.errors import FailureKind, UpstreamError
+from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.exchange import Exchange
 from penstock.upstreams.base import Stream
 
 
 class Relay:
-    """The stream's sink. Idle and total time are watched by one timer that is only moved when it rings."""
+    """The stream's sink. Idle and total time are watched by the request's alarm, which is only moved when it rings."""
 
-    __slots__ = ("_alarm", "_clock", "_deadline", "_done", "_exchange", "_idle_timeout", "_loop", "_stream", "failure")
+    __slots__ = (
+        "_alarm",
+        "_alarms",
+        "_clock",
+        "_deadline",
+        "_done",
+        "_exchange",
+        "_idle_timeout",
+        "_stream",
+        "failure",
+    )
 
-    def __init__(
-        self, stream: Stream, exchange: Exchange, clock: Clock, *, idle_timeout: float, deadline: float
-    ) -> None:
-        """`idle_timeout` in seconds, between two things that mean something; `deadline` in Clock.now() seconds."""
+    def __init__(self, stream: Stream, exchange: Exchange, clock: Clock, alarms: Alarms, alarm: Alarm) -> None:
         self._stream, self._exchange, self._clock = stream, exchange, clock
-        self._idle_timeout, self._deadline = idle_timeout, deadline
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[None] = self._loop.create_future()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarms, self._alarm = alarms, alarm
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failure: UpstreamError | None = None
 
-    async def run(self) -> UpstreamError | None:
-        """Relay to the end; what went wrong, or None when the answer was whole. The exchange is left to the caller."""
+    async def run(self, idle_timeout: float, deadline: float) -> UpstreamError | None:
+        """Relay to the end; what went wrong, or None when the answer was whole. Ending the exchange is the caller's.
+
+        `idle_timeout` in seconds, between two things that mean something; `deadline` in Clock.now() seconds.
+        """
+        self._idle_timeout, self._deadline = idle_timeout, deadline
         exchange, stream = self._exchange, self._stream
         exchange.flow = stream
         try:
@@ -37,8 +47,6 @@ class Relay:
                 await self._done
         finally:
             exchange.flow = None
-            if self._alarm is not None:
-                self._alarm.cancel()
         return self.failure
 
     def on_events(self, block: bytes) -> None:
@@ -57,4 +65,4 @@ class Relay:
         elif now >= idle_at:
             self.on_end(UpstreamError(FailureKind.IDLE_TIMEOUT))
         else:
-            self._alarm = self._loop.call_later(min(idle_at, self._deadline) - now, self._watch)
+            self._alarms.set(self._alarm, min(idle_at, self._deadline) - now, self._watch)

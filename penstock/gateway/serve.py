@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
-from penstock.core.clock import Clock
 from penstock.core.errors import (
     Forbidden,
     MethodNotAllowed,
@@ -13,11 +13,13 @@ from penstock.core.errors import (
     NotFound,
     Overloaded,
     PenstockError,
+    UpstreamError,
 )
 from penstock.core.ids import RequestIds
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import OK, Plan
 from penstock.core.request import ANYONE, Caller, Endpoint, Request, Usage
+from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.auth import identify
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.leases import Leases
@@ -39,10 +41,11 @@ Page = Callable[[Exchange], None]
 class Call:
     """What is known of a request while it lives; the receipt is written from it."""
 
-    __slots__ = ("answer", "caller", "error", "id", "leases", "received_at", "request", "status", "tries")
+    __slots__ = ("alarm", "answer", "caller", "error", "id", "leases", "received_at", "request", "status", "tries")
 
     def __init__(self, id: str, received_at: float) -> None:
         self.id, self.received_at = id, received_at
+        self.alarm = Alarm()
         self.leases = Leases()
         self.caller: Caller = ANYONE
         self.request: Request | None = None
@@ -59,15 +62,15 @@ class Gateway:
         self,
         plane: Plane,
         *,
-        clock: Clock,
         ids: RequestIds,
         on_outcome: Callable[[Outcome], None],
         pages: Mapping[bytes, Page] | None = None,
     ) -> None:
-        """`pages` are more GET paths, answered at once, such as `/metrics`."""
+        """To be made inside the running loop. `pages` are more GET paths, answered at once, such as `/metrics`."""
         self.plane = plane
         self.in_flight = 0
-        self._clock, self._ids, self._on_outcome = clock, ids, on_outcome
+        self._ids, self._on_outcome = ids, on_outcome
+        self._alarms = Alarms(asyncio.get_running_loop())
         self._pages: dict[bytes, Page] = {b"/healthz": self._alive, b"/readyz": self._ready, **(pages or {})}
 
     def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
@@ -93,16 +96,29 @@ class Gateway:
                 exchange.body, id=call.id, endpoint=endpoint, caller=call.caller, now=call.received_at
             )
             plan = _plan(plane, call.caller, request.model, stream=request.stream)
-            call.tries = tries = TryUpstreams(plane, request, plan, call.leases)
+            call.tries = tries = TryUpstreams(plane, request, plan, self._alarms, call.alarm, call.leases)
             call.answer = answer = await tries.first_token()
             request.fields.clear()  # nothing can be retried any more: the body need not be kept while tokens flow
             exchange.body = b""
-            await _relay(plane, plan, exchange, call, tries, answer)
+            headers = _headers(plane, call, answer)
+            call.status = 200
+            plain = answer.stream.plain
+            if plain is not None:
+                exchange.respond(200, plain, headers)
+                call.error = None
+                tries.end(answer, OK)
+            else:
+                exchange.start(200, headers)
+                relay = Relay(answer.stream, exchange, plane.clock, self._alarms, call.alarm)
+                failure = await relay.run(plan.idle_timeout, tries.deadline)
+                _finish(exchange, call, failure)
+                tries.end(answer, OK if failure is None else failure.kind)
         except PenstockError as error:
             call.status, call.error = error.status, error.code
             exchange.respond(error.status, openai_body(error), _error_headers(error, call.id))
         finally:
             call.leases.release()
+            self._alarms.clear(call.alarm)
             self.in_flight -= 1
             self._on_outcome(_receipt(plane, call, endpoint))
 
@@ -140,27 +156,14 @@ class Gateway:
         exchange.respond(503 if missing else 200, body)
 
 
-async def _relay(plane: Plane, plan: Plan, exchange: Exchange, call: Call, tries: TryUpstreams, answer: Try) -> None:
-    """Send the chosen answer. After the first byte there is no other status: what breaks is an error event."""
-    headers = _headers(plane, call, answer)
-    call.status = 200
-    plain = answer.stream.plain
-    if plain is not None:
-        exchange.respond(200, plain, headers)
-        call.error = None
-        tries.end(answer, OK)
-        return
-    exchange.start(200, headers)
-    relay = Relay(answer.stream, exchange, plane.clock, idle_timeout=plan.idle_timeout, deadline=tries.deadline)
-    failure = await relay.run()
+def _finish(exchange: Exchange, call: Call, failure: UpstreamError | None) -> None:
+    """End a stream. After its first byte there is no other status: what broke is told by an error event."""
     if failure is None:
         call.error = None
-        tries.end(answer, OK)
         exchange.finish()
     else:
         error = for_caller(failure)
         call.error = error.code
-        tries.end(answer, failure.kind)
         exchange.finish(openai_event(error))
 
 

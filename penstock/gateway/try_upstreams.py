@@ -13,6 +13,7 @@ from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.fleet import Replica
 from penstock.core.plan import CANCELLED, OK, Attempt, Plan
 from penstock.core.request import Request
+from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.leases import Leases
 from penstock.gateway.plane import Plane
 from penstock.resilience.attempts import (
@@ -82,11 +83,19 @@ class Try:
 
 
 class TryUpstreams:
-    """The attempts of one request. `records` are those that are over, in the order in which they ended."""
+    """The attempts of one request. `records` are those that are over, in the order in which they ended.
+
+    Nearly always the first attempt answers, and then `Attempts` has nothing to decide: so it is made only when
+    something else happens, and told what has been done in its name. Being a pure machine it cannot tell the difference.
+    """
 
     __slots__ = (
+        "_alarm",
+        "_alarms",
         "_inbox",
         "_machine",
+        "_plan",
+        "_started_at",
         "_tried",
         "_tries",
         "_waiting",
@@ -98,35 +107,36 @@ class TryUpstreams:
         "request",
     )
 
-    def __init__(self, plane: Plane, request: Request, plan: Plan, leases: Leases) -> None:
-        self.plane, self.request = plane, request
+    def __init__(
+        self, plane: Plane, request: Request, plan: Plan, alarms: Alarms, alarm: Alarm, leases: Leases
+    ) -> None:
+        self.plane, self.request, self._plan, self._alarms, self._alarm = plane, request, plan, alarms, alarm
         self.pools = [plane.pools[name] for name in plan.deployments]
         self.deadline = request.received_at + plan.total_timeout
-        self._machine = Attempts(plan, plane.budget, plane.rng, self.deadline)
+        self._machine: Attempts | None = None
         self._tries: list[Try] = []
         self._tried: list[str] = []
         self._inbox: list[Event] = []
         self._waiting: asyncio.Future[None] | None = None
-        self._wake_at = 0.0
         self.records: list[Attempt] = []
         leases.hold(self._end_all)
 
     async def first_token(self) -> Try:
         """Try until one upstream has begun to answer. Raises `PenstockError` when none does."""
-        machine, now = self._machine, self.plane.clock.now
-        actions = machine.start(now())
+        plane, plan = self.plane, self._plan
+        self._started_at = now = plane.clock.now()
+        plane.budget.on_request()
+        self._open(0)
+        # no later than the machine would say; waking early is harmless
+        self._wake_at = min(now + (plan.hedge_after or plan.first_token_timeout), self.deadline)
         while True:
-            for action in actions:
-                chosen = self._act(action)
-                if chosen is not None:
-                    return chosen
             if not self._inbox:
-                await self._wait()
+                await self._next()
+            self._alarm.mute()
             events, self._inbox = self._inbox, []
-            actions = []
-            for event in events:
-                if not machine.done:
-                    actions += machine.on(event, now())
+            chosen = self._decide(events)
+            if chosen is not None:
+                return chosen
 
     def tell(self, event: Event) -> None:
         self._inbox.append(event)
@@ -137,6 +147,29 @@ class TryUpstreams:
         record = this.end(ended)
         if record is not None:
             self.records.append(record)
+
+    def _next(self) -> asyncio.Future[None]:
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._alarms.set(self._alarm, self._wake_at - self.plane.clock.now(), self._woke)
+        return self._waiting
+
+    def _woke(self) -> None:
+        self.tell(_WOKE)
+
+    def _decide(self, events: list[Event]) -> Try | None:
+        machine, now = self._machine, self.plane.clock.now()
+        if machine is None:
+            if len(events) == 1 and isinstance(events[0], FirstToken):
+                return self._tries[0]
+            plane = self.plane
+            machine = self._machine = Attempts(self._plan, plane.budget, plane.rng, self.deadline)
+            machine.start(self._started_at)
+        chosen: Try | None = None
+        for event in events:
+            if not machine.done:
+                for action in machine.on(event, now):
+                    chosen = self._act(action) or chosen
+        return chosen
 
     def _act(self, action: Action) -> Try | None:
         match action:
@@ -165,16 +198,6 @@ class TryUpstreams:
         replica = self.pools[picked[0]][picked[1]]
         self._tried.append(replica.name)
         self._tries.append(Try(self, number, replica, now))
-
-    async def _wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
-        alarm = loop.call_later(max(0.0, self._wake_at - self.plane.clock.now()), self.tell, _WOKE)
-        try:
-            await self._waiting
-        finally:
-            alarm.cancel()
-            self._waiting = None
 
     def _end_all(self) -> None:
         for this in self._tries:

@@ -1,8 +1,8 @@
-"""HTTP/1.1 in: bytes become an `Exchange`, the handler answers it. Strict about what it accepts (llhttp, no leniency), because
-what a proxy in front of us reads differently is how requests are smuggled.
+"""HTTP/1.1 in: bytes become an `Exchange`, the handler answers it. Strict about what it accepts (llhttp, no leniency),
+because what a proxy in front of us reads differently is how requests are smuggled.
 
 Nothing here allocates a timer, a future or a task per chunk; a request costs one task and one write, a chunk one write.
-Requests on one connection are answered one after the other, in order; a few may wait (`max_pipelined`), then we stop reading.
+Requests on one connection are answered one by one, in order; a few may wait (`max_pipelined`), then we stop reading.
 """
 
 import asyncio
@@ -26,13 +26,14 @@ _COPY = 65_536  # joining head and body costs a copy; beyond this a second buffe
 _CLOSE = b"connection: close\r\n"
 # Headers that change how a message is read or answered; everything else is the handler's business.
 _SPECIAL = frozenset({b"connection", b"transfer-encoding", b"expect", b"upgrade"})
-# A read longer than this is parsed in slices, so that one read full of tiny requests cannot become thousands of exchanges.
+# A read longer than this is parsed in slices, so that one read full of tiny requests does not become thousands of
+# exchanges before anybody counts.
 _SLICE = 4_096
 _LINGER = 2.0  # seconds to go on reading after a refusal, so that the reset of unread bytes does not destroy our answer
 _LINGER_BYTES = 1 << 20
 
 # States of an exchange, in order.
-_NEW, _HELD, _SENDING, _FINISHED = range(4)
+NEW, HELD, SENDING, FINISHED = range(4)
 # How the end of an answer is told: by chunks, by the end of the connection (HTTP/1.0), or not at all (HEAD).
 _CHUNKED, _TO_THE_END, _NO_BODY = range(3)
 # Where the parser is.
@@ -65,13 +66,13 @@ def error_body(status: int, message: str) -> bytes:
 class Exchange:
     """One request and its response. To a caller that has left, everything can be written and nothing is.
 
-    `headers` given to `respond` and `start` are ready-made lines (`b"name: value\\r\\n..."`) and are trusted: whoever builds
-    them from foreign text must refuse CR and LF. One exchange has one answer: a second one raises `RuntimeError`.
+    `headers` given to `respond` and `start` are ready-made lines (`b"name: value\\r\\n..."`), trusted as they are: whoever
+    builds them from foreign text must refuse CR and LF. No `content_type` (b"") means no such line. One exchange has one answer: a second one raises `RuntimeError`.
     """
 
     __slots__ = (
+        "_begun",
         "_connection",
-        "_coroutine",
         "_framing",
         "_gone",
         "_head",
@@ -96,19 +97,19 @@ class Exchange:
     peer: str  # the caller's address; "" on a Unix socket
     flow: Flow | None  # told to pause when the caller reads more slowly than the source writes
 
-    def __init__(self, connection: "Connection", method: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        self._connection: Connection | None = connection
+    def __init__(self, method: bytes, headers: list[tuple[bytes, bytes]], peer: str) -> None:
+        self._connection: Connection | None = None
         self.method = method
         self.headers = headers
-        self.peer = connection.peer
+        self.peer = peer
         self.body = b""
         self.flow = None
         self._task: asyncio.Task[None] | None = None
-        self._state = _NEW
+        self._state = NEW
         self._gone = False
         self._keep = True
         self._framing = _NO_BODY if method == b"HEAD" else _CHUNKED
-        self._coroutine: Coroutine[Any, Any, None] | None = None  # given to the task, not begun
+        self._begun = False  # the task has reached the handler's coroutine
         self._head = b""
         # The first value wins, as it would in a search from the top.
         self._named = dict(headers)
@@ -122,11 +123,11 @@ class Exchange:
     @property
     def started(self) -> bool:
         """Whether any of the answer has been given: after that there can be no other status."""
-        return self._state != _NEW
+        return self._state != NEW
 
     @property
     def finished(self) -> bool:
-        return self._state == _FINISHED
+        return self._state == FINISHED
 
     @property
     def gone(self) -> bool:
@@ -137,12 +138,18 @@ class Exchange:
         """The whole answer in one write, with its length."""
         if self._state:
             raise RuntimeError("this exchange has been answered already")
-        self._state = _FINISHED
+        self._state = FINISHED
         connection = self._connection
         if connection is None:
             return
         line = _STATUS_LINES.get(status)
-        if line is None or not self._keep or self._framing or status in _BODYLESS or connection.closing:
+        if (
+            line is None
+            or not (self._keep and content_type)
+            or self._framing
+            or status in _BODYLESS
+            or connection.closing
+        ):
             self._respond_unusually(connection, status, body, headers, content_type)
         elif len(body) <= _COPY:
             connection.write(
@@ -159,11 +166,14 @@ class Exchange:
         self, connection: "Connection", status: int, body: bytes, headers: bytes, content_type: bytes
     ) -> None:
         """HEAD, HTTP/1.0, statuses without a body, unnamed statuses, and the last answer of a connection."""
-        lines = status_line(status) + headers
+        lines = status_line(status)
+        if content_type and status not in _BODYLESS:
+            lines += b"content-type: %b\r\n" % content_type
+        lines += headers
         if status in _BODYLESS:
             body = b""
         else:
-            lines += b"content-type: %b\r\ncontent-length: %d\r\n" % (content_type, len(body))
+            lines += b"content-length: %d\r\n" % len(body)
         if not self._keep or connection.closing:
             lines += _CLOSE
         connection.write(lines + b"\r\n" + (b"" if self._framing == _NO_BODY else body))
@@ -174,11 +184,14 @@ class Exchange:
         """Begin a chunked answer. The head waits for the first `write`, so that both leave in one packet."""
         if self._state:
             raise RuntimeError("this exchange has been answered already")
-        self._state = _HELD
+        self._state = HELD
         connection = self._connection
         if connection is None:
             return
-        head = b"%bcontent-type: %b\r\n%b" % (status_line(status), content_type, headers)
+        head = status_line(status)
+        if content_type:
+            head += b"content-type: %b\r\n" % content_type
+        head += headers
         if not self._keep or connection.closing:
             head += _CLOSE
         self._head = head + (b"\r\n" if self._framing else b"transfer-encoding: chunked\r\n\r\n")
@@ -186,16 +199,16 @@ class Exchange:
     def write(self, data: bytes) -> None:
         """One chunk. Never blocks; `flow` is told to pause when the caller cannot keep up. Nothing is not a chunk."""
         state = self._state
-        if state == _SENDING:
+        if state == SENDING:
             if data and self._connection is not None:
                 if self._framing:
                     if self._framing == _TO_THE_END:
                         self._connection.write(data)
                 else:
                     self._connection.write(b"%x\r\n%b\r\n" % (len(data), data))
-        elif state == _HELD:
+        elif state == HELD:
             if data and self._connection is not None:
-                self._state = _SENDING
+                self._state = SENDING
                 head, self._head = self._head, b""
                 if not self._framing:
                     self._connection.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
@@ -206,9 +219,9 @@ class Exchange:
 
     def finish(self, data: bytes = b"") -> None:
         """The last chunk and the end in one write; then the connection turns to its next request."""
-        if self._state not in (_HELD, _SENDING):
+        if self._state not in (HELD, SENDING):
             raise RuntimeError("finish comes once, after start")
-        self._state = _FINISHED
+        self._state = FINISHED
         connection = self._connection
         if connection is None:
             return
@@ -226,9 +239,9 @@ class Exchange:
 
     def abort(self) -> None:
         """Close the connection in mid-answer, so that the caller can see that it was cut. Again is harmless."""
-        if self._state == _FINISHED:
+        if self._state == FINISHED:
             return
-        self._state = _FINISHED
+        self._state = FINISHED
         connection = self._connection
         if connection is not None:
             connection.cut(self)
@@ -414,6 +427,8 @@ class Connection(asyncio.Protocol):
     # What the parser tells us
 
     def on_message_begin(self) -> None:
+        if self._deaf:
+            raise _Refused(400, "the request before this one was the last of its connection")
         self._phase = _IN_HEAD
         self._chunked = False
         self._url = b""
@@ -429,7 +444,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser = self._parser
         headers = self._headers
-        exchange = Exchange(self, parser.get_method(), headers)
+        exchange = Exchange(parser.get_method(), headers, self.peer)
+        exchange._connection = self
         named = exchange._named
         if self._head_read or self._server.tight:
             self._check_head(headers)
@@ -628,9 +644,9 @@ class Connection(asyncio.Protocol):
             self._upgrading = True
 
     def _decline_upgrade(self, rest: bytes | memoryview) -> None:
-        """RFC 9110 7.8 lets us ignore an upgrade, and clients that try h2c with every first request need us to.
+        """RFC 9110 7.8 lets us ignore an upgrade, and clients that try h2c with their first request (Java's) need us to.
 
-        llhttp gives up the body of such a message, so a fresh parser reads it behind a head that does not ask to upgrade.
+        llhttp gives up the body of such a message: a fresh parser reads it, behind a head that asks for no upgrade.
         """
         exchange = self._incoming
         self._upgrading = False
@@ -737,20 +753,23 @@ class Connection(asyncio.Protocol):
         finally:
             self._dispatching = False
         if coroutine is not None:
-            exchange._coroutine = coroutine
             task = exchange._task = self._loop.create_task(self._run(exchange, coroutine))
             server.tasks.add(task)
-        elif exchange._state != _FINISHED:
+        elif exchange._state != FINISHED:
             self._crashed(exchange, RuntimeError("the handler returned without an answer"))
 
     async def _run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, None]) -> None:
-        exchange._coroutine = None
+        exchange._begun = True
+        if exchange._gone and exchange._task is not None:
+            # It left before we came here. What the handler took before it returned the coroutine must still be given
+            # back, so the coroutine begins, and is cancelled at its first await.
+            exchange._task.cancel()
         try:
             await coroutine
-            if exchange._state != _FINISHED and not exchange._gone:
+            if exchange._state != FINISHED and not exchange._gone:
                 self._crashed(exchange, RuntimeError("the handler returned without an answer"))
         except asyncio.CancelledError:
-            if exchange._state != _FINISHED:
+            if exchange._state != FINISHED:
                 self._fail(exchange, 503, "the server is shutting down")
             raise
         except Exception as error:  # noqa: BLE001 - the one broad boundary: reported, and answered 500
@@ -766,17 +785,18 @@ class Connection(asyncio.Protocol):
         self._server.on_crash(error)
 
     def _fail(self, exchange: Exchange, status: int, message: str) -> None:
-        if exchange._state == _NEW:
+        if exchange._state == NEW:
             exchange.respond(status, self._server.error_body(status, message))
         else:
             exchange.abort()
 
     def answered(self, exchange: Exchange) -> None:
         """The whole answer is written: go on, or close when it was the last."""
-        exchange._connection = None
+        exchange._connection = exchange.flow = None  # a flow knows its exchange: no cycle for the collector
         self._active = None
         if not exchange._keep or self.closing:
             self.closing = True
+            self._pending.clear()
             self._hang_up()
         elif self._pending or self._read_paused or self._phase or self._fault is not None:
             if not self._dispatching:
@@ -789,7 +809,7 @@ class Connection(asyncio.Protocol):
 
     def cut(self, exchange: Exchange) -> None:
         """End the connection in the middle of an answer."""
-        exchange._connection = None
+        exchange._connection = exchange.flow = None
         self._active = None
         self._pending.clear()
         self._fault = None
@@ -806,14 +826,10 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             return
         self._active = None
-        exchange._connection = None
+        exchange._connection = exchange.flow = None
         exchange._gone = True
         task = exchange._task
-        if task is not None:
-            if exchange._coroutine is not None:  # never begun: nobody else would close it
-                exchange._coroutine.close()
-                exchange._coroutine = None
-                self._server.tasks.discard(task)
+        if task is not None and exchange._begun:
             task.cancel()
 
     # Waiting

@@ -1,5 +1,6 @@
-"""One coarse clock for thousands of time limits. Setting a limit further away is one attribute write and costs no timer:
-the wheel looks at an item when its *earliest* limit so far would end, and moves it on when the limit has moved since."""
+"""One coarse clock for thousands of time limits. Moving a limit further away is one attribute write and no timer: the
+wheel looks at an item when its *earliest* limit so far would end, and moves it on when the limit has moved since.
+"""
 
 import asyncio
 from math import ceil, inf

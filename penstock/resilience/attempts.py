@@ -3,6 +3,7 @@
 Feed it what happened; it answers what to do. The gateway drives it with callbacks, the simulator with its event heap,
 the tests by hand: all three run this file. Which replica an attempt goes to is not its business.
 
+    budget.on_request()
     machine = Attempts(plan, budget, rng, deadline)
     actions = machine.start(now)
     actions = machine.on(Failed(0, UpstreamError(FailureKind.CONNECT)), now)
@@ -87,7 +88,6 @@ class Attempts:
         self.done = False
 
     def start(self, now: float) -> list[Action]:
-        self._budget.on_request(now)
         return self._with_alarm([self._open(now)])
 
     def on(self, event: Event, now: float) -> list[Action]:
@@ -165,11 +165,11 @@ class Attempts:
         return [*(Cancel(n) for n in self._live), GiveUp(failure)]
 
     def _with_alarm(self, actions: list[Action]) -> list[Action]:
-        times = [*self._live.values()]
-        if self._reopen_at is not None:
-            times.append(self._reopen_at)
-        if self._hedge_at is not None:
-            times.append(self._hedge_at)
-        if times:
-            actions.append(WakeAt(min(times)))
+        at = min(self._live.values(), default=float("inf"))
+        if self._reopen_at is not None and self._reopen_at < at:
+            at = self._reopen_at
+        if self._hedge_at is not None and self._hedge_at < at:
+            at = self._hedge_at
+        if at != float("inf"):
+            actions.append(WakeAt(at))
         return actions

@@ -26,6 +26,7 @@ class Breaker(msgspec.Struct):
     failed_in_a_row: int = 0
     opened_at: float | None = None
     probing: int = 0
+    closed: bool = True  # exactly when `opened_at` is None
 
     def phase(self, now: float) -> Phase:
         if self.opened_at is None:
@@ -43,13 +44,13 @@ class Breaker(msgspec.Struct):
 
     def on_success(self, now: float) -> None:
         """A whole answer came. One that began before the breaker opened closes it too: the replica is alive."""
-        self.failed_in_a_row, self.opened_at, self.probing = 0, None, 0
+        self.failed_in_a_row, self.opened_at, self.probing, self.closed = 0, None, 0, True
 
     def on_failure(self, now: float) -> None:
         self.failed_in_a_row += 1
         self.probing = 0
         if self.opened_at is not None or self.failed_in_a_row >= self.rule.failures:
-            self.opened_at = now
+            self.opened_at, self.closed = now, False
 
     def on_abandoned(self, now: float) -> None:
         """We ended the call ourselves (the caller left, or a hedge won): says nothing about the replica."""

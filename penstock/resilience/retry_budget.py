@@ -21,8 +21,8 @@ class RetryBudget:
         self.spent = 0
         self.refused = 0
 
-    def on_request(self, now: float) -> None:
-        self._leak(now)
+    def on_request(self) -> None:
+        """A deposit. What leaks away is only counted when somebody wants to spend, so this is one addition."""
         self._credit += self._ratio
 
     def take(self, now: float) -> bool:

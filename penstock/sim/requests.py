@@ -66,6 +66,7 @@ class SimulatedRequest:
         self.opened: list[str] = []
         self.ttft: float | None = None
         self.failed: FailureKind | None = None
+        fleet.budget.on_request()
         self._act(self.machine.start(world.now))
 
     def _on(self, event: Event) -> None:

@@ -1,0 +1,62 @@
+"""Installs the gateways we compare with, each into a virtual environment of its own: `python bench/peers.py`.
+
+One that cannot be installed is reported and left out; `bench/gateway.py` then lists it as not measured.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+PEERS_DIR = Path(__file__).parent / ".build" / "peers"
+
+# name -> what pip is asked for
+PEERS = {"vllm-router": "vllm-router", "sglang-router": "sglang-router", "litellm": "litellm[proxy]"}
+
+
+def program(name: str) -> Path:
+    """Where the peer's command is, installed or not."""
+    return PEERS_DIR / name / "bin" / name
+
+
+def version(name: str) -> str:
+    """The installed version; "" when there is none."""
+    python = PEERS_DIR / name / "bin" / "python"
+    if not python.exists():
+        return ""
+    ask = f"import importlib.metadata; print(importlib.metadata.version({name!r}))"
+    done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def install(name: str) -> str | None:
+    """None when it is there afterwards, else why it is not."""
+    if program(name).exists():
+        return None
+    directory = PEERS_DIR / name
+    venv.create(directory, with_pip=True, clear=True)
+    command = [directory / "bin" / "pip", "install", "--quiet", "--prefer-binary", PEERS[name]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        return "; ".join(lines[-2:]) or f"pip ended with {done.returncode}"
+    return None if program(name).exists() else f"{PEERS[name]} brings no command {name}"
+
+
+def main() -> int:
+    failed = 0
+    for name in sys.argv[1:] or PEERS:
+        if name not in PEERS:
+            print(f"{name}: not one of {', '.join(PEERS)}")
+            return 2
+        print(f"{name}: installing, if it is not there", flush=True)
+        reason = install(name)
+        failed += reason is not None
+        print(f"{name}: {version(name) if reason is None else 'cannot be installed: ' + reason}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""From a changed file to a new plane: load, start what it needs, prepare everywhere, swap. Or nothing, and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from penstock.app.engines import Engines
+from penstock.app.errors import StartError
+from penstock.app.source import ConfigSource
+from penstock.config.compile import compile_plane
+from penstock.config.diff import diff
+from penstock.config.load import ConfigError
+from penstock.config.schema import Config, Server
+from penstock.config.spec import PlaneSpec
+
+POLL_EVERY: Final = 1.0  # seconds
+SETTLED_AFTER: Final = 0.1  # seconds without another change: editors write a file in several steps
+
+
+class PublishRefused(Exception):
+    """No worker serves the new plane; all serve the last one. The message says why."""
+
+
+class Reloader:
+    """Owns the version of the plane. `allowed(config)` raises `StartError` for a configuration that may not be served
+    here; `publish` swaps the plane everywhere or raises `PublishRefused`.
+    """
+
+    def __init__(
+        self,
+        source: ConfigSource,
+        engines: Engines,
+        *,
+        config: Config,
+        spec: PlaneSpec,
+        allowed: Callable[[Config], bool],
+        publish: Callable[[PlaneSpec], Awaitable[None]],
+        tell: Callable[[str], None],
+        poll_every: float = POLL_EVERY,
+    ) -> None:
+        self._source, self._engines = source, engines
+        self._config, self.spec = config, spec
+        self._allowed, self._publish, self._tell = allowed, publish, tell
+        self._poll_every = poll_every
+        self._asked = asyncio.Event()  # by SIGHUP
+        self._moved = asyncio.Event()  # an engine is at another address
+        self._wake = asyncio.Event()
+        self._changing = asyncio.Lock()
+
+    def ask(self) -> None:
+        """Reload even if no file changed: secrets may have."""
+        self._asked.set()
+        self._wake.set()
+
+    def moved(self) -> None:
+        """Publish the same configuration with the engines' new addresses."""
+        self._moved.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever: looks at the file, and does what it is asked."""
+        while True:
+            try:
+                async with asyncio.timeout(self._poll_every):
+                    await self._wake.wait()
+            except TimeoutError:
+                if not self._source.changed():
+                    continue
+                await self._settled()
+                await self.reload()
+                continue
+            self._wake.clear()
+            if self._moved.is_set():
+                self._moved.clear()
+                await self.republish()
+            if self._asked.is_set():
+                self._asked.clear()
+                await self.reload()
+
+    async def reload(self) -> bool:
+        """Whether what the file says is served now. When not, its problems have been told."""
+        async with self._changing:
+            try:
+                # beside the event loop: a file with a thousand keys takes a second to read
+                config = await asyncio.to_thread(self._source.read)
+                insecure_dev = self._allowed(config)
+                wanted = await self._engines.prepare(config)
+            except (ConfigError, StartError) as error:
+                self._tell(f"{error}\nThe configuration was not changed; what was served before goes on.")
+                return False
+            origins = self._engines.origins(wanted)
+            spec = compile_plane(config, self.spec.version + 1, origins, insecure_dev=insecure_dev)
+            try:
+                await self._publish(spec)
+            except PublishRefused as error:
+                self._engines.abandon(wanted)
+                self._tell(f"{error}\nThe configuration was not changed; what was served before goes on.")
+                return False
+            self._engines.adopt(wanted)
+            self._tell_difference(spec, config)
+            self._config, self.spec = config, spec
+            return True
+
+    async def republish(self) -> None:
+        """The same configuration, with the engines where they are now."""
+        async with self._changing:
+            spec = compile_plane(
+                self._config, self.spec.version + 1, self._engines.origins(), insecure_dev=self.spec.insecure_dev
+            )
+            if msgspec.structs.replace(spec, version=self.spec.version) == self.spec:
+                return
+            try:
+                await self._publish(spec)
+            except PublishRefused as error:
+                self._tell(f"{error}\nThe new address of an engine is not in use.")
+            else:
+                self.spec = spec
+
+    async def _settled(self) -> None:
+        while True:
+            before = self._source.stamps()
+            await asyncio.sleep(SETTLED_AFTER)
+            if self._source.stamps() == before:
+                return
+
+    def _tell_difference(self, spec: PlaneSpec, config: Config) -> None:
+        lines = diff(self.spec, spec)
+        waiting = [
+            f"! server.{name} changed; it takes effect at the next start of Penstock"
+            for name in _changed(self._config.server, config.server)
+            if name != "max_in_flight"
+        ]
+        said = "\n  ".join([*lines, *waiting]) or "it means the same as before"
+        self._tell(f"{self._source.name} was read again (plane {spec.version}):\n  {said}")
+
+
+def _changed(old: Server, new: Server) -> list[str]:
+    before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
+    return [name for name in before if before[name] != after[name]]

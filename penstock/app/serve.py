@@ -1,0 +1,269 @@
+"""The life of a server: take the port, start the engines, serve, follow the file, drain, stop. Read this file first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from penstock.app.discover import discover
+from penstock.app.engines import Engines
+from penstock.app.errors import StartError
+from penstock.app.listen import bind, development_mode
+from penstock.app.options import ServeOptions
+from penstock.app.reload import PublishRefused, Reloader
+from penstock.app.secrets import Secrets
+from penstock.app.source import ConfigSource
+from penstock.app.system import random_generator
+from penstock.app.worker import Worker, WorkerOptions
+from penstock.app.workers import Workers
+from penstock.config.compile import compile_plane, embedded
+from penstock.config.schema import Config
+from penstock.config.spec import PlaneSpec
+from penstock.config.units import n_bytes, seconds
+from penstock.config.zero import TargetError, config_for
+from penstock.core.clock import Clock, SystemClock
+from penstock.gateway.prepare import PrepareError
+
+__all__ = ["ServeOptions", "serve"]
+
+HURRIED: Final = 1  # the exit code when a second signal ended requests that were in flight
+
+Tell = Callable[[str], None]
+
+
+async def serve(options: ServeOptions, tell: Tell) -> int:
+    """Serves until SIGTERM or SIGINT, drains, and answers the exit code; a second signal ends everything at once.
+
+    `tell` gets lines for the person at the terminal. Raises `StartError` and `ConfigError` for what they can mend.
+    """
+    source = await _source(options)
+    config = source.read()
+    host = options.host or config.server.host
+    port = config.server.port if options.port is None else options.port
+    zero = not source.is_file
+
+    def allowed(config: Config) -> bool:
+        return development_mode(
+            host,
+            n_keys=len(config.keys) if isinstance(config.keys, tuple) else 1,
+            insecure_dev=options.insecure_dev,
+            asked_without_file=zero,
+        )
+
+    insecure_dev = allowed(config)
+    sockets = bind(host, port, shared=options.workers > 1)
+    house: House | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            house = House(options, source, group=group, clock=SystemClock(), rng=random_generator(), tell=tell)
+            code = await house.live(config, sockets, allowed=allowed, insecure_dev=insecure_dev)
+    finally:
+        for bound in sockets:
+            bound.close()
+    if house.failure is not None:
+        raise house.failure
+    return code
+
+
+async def _source(options: ServeOptions) -> ConfigSource:
+    """Raises `StartError` when the options name nothing to serve, or a target that means nothing."""
+    given = [one for one in (options.config_path, options.config_text, options.targets or None) if one is not None]
+    if len(given) != 1:
+        raise StartError(
+            "Name what to serve, in one way: targets (`penstock serve tiny`) or a file (`--config penstock.yaml`)."
+        )
+    text = options.config_text
+    if options.targets:
+        try:
+            config_for(options.targets)  # a typing error is told before any engine is asked
+            text = config_for(options.targets, await discover(options.targets))
+        except TargetError as error:
+            raise StartError(str(error)) from None
+    return ConfigSource(path=options.config_path, text=text, engine_replicas=options.engine_replicas)
+
+
+class House:
+    """What runs between the first moment and the last. All its tasks are in `group`."""
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        source: ConfigSource,
+        *,
+        group: asyncio.TaskGroup,
+        clock: Clock,
+        rng: Random,
+        tell: Tell,
+    ) -> None:
+        self.failure: Exception | None = None  # told after everything has been stopped
+        self._options, self._source = options, source
+        self._group, self._clock, self._rng, self._tell = group, clock, rng, tell
+        self._stop_asked = asyncio.Event()
+        self._hurried = False
+        self._reloader: Reloader | None = None
+        self._engines = Engines(group, clock=clock, rng=rng, tell=tell, on_move=self._engine_moved)
+        self._alone: Worker | None = None
+        self._workers: Workers | None = None
+
+    async def live(
+        self, config: Config, sockets: list[Any], *, allowed: Callable[[Config], bool], insecure_dev: bool
+    ) -> int:
+        """From nothing to nothing; the exit code."""
+        self._listen_to_signals()
+        try:
+            starting = self._group.create_task(self._start(config, sockets, insecure_dev))
+            if not await self._unless_stopped(starting):
+                return self._code()
+            spec = starting.result()
+            if spec is None:
+                return self._code()
+            self._reloader = Reloader(
+                self._source,
+                self._engines,
+                config=config,
+                spec=spec,
+                allowed=allowed,
+                publish=self._publish,
+                tell=self._tell,
+            )
+            following = self._group.create_task(self._reloader.run())
+            self._announce(config, sockets, insecure_dev)
+            await self._stop_asked.wait()
+            following.cancel()
+            await self._drain(seconds(config.server.drain))
+            return self._code()
+        finally:
+            self._engines.stop()
+            if self._workers is not None:
+                self._workers.stop()
+                self._group.create_task(_close(self._workers))
+            if self._alone is not None:
+                self._alone.close()
+
+    async def _start(self, config: Config, sockets: list[Any], insecure_dev: bool) -> PlaneSpec | None:
+        """The plane that is served then; None when that failed, and `failure` says why."""
+        try:
+            n_processes = sum(deployment.replicas or 1 for deployment in embedded(config).values())
+            if n_processes:
+                self._tell(f"Starting {n_processes} engine {'process' if n_processes == 1 else 'processes'}...")
+            wanted = await self._engines.prepare(config)
+            self._engines.adopt(wanted)
+            spec = compile_plane(config, 1, self._engines.origins(), insecure_dev=insecure_dev)
+            worker_options = WorkerOptions(
+                max_body_bytes=n_bytes(config.server.max_body),
+                drain_seconds=seconds(config.server.drain),
+                access_log=config.server.access_log,
+            )
+            if self._options.workers > 1:
+                self._workers = Workers(
+                    self._options.workers,
+                    sockets,
+                    worker_options,
+                    group=self._group,
+                    clock=self._clock,
+                    rng=self._rng,
+                    tell=self._tell,
+                )
+                await self._workers.start(spec)
+            else:
+                self._alone = Worker(
+                    spec,
+                    worker_options,
+                    group=self._group,
+                    clock=self._clock,
+                    rng=self._rng,
+                    entropy=os.urandom(8),
+                    secret=Secrets(os.environ).read,
+                    tell=self._tell,
+                )
+                await self._alone.listen(sockets)
+        except (StartError, PrepareError) as error:
+            self.failure = error if isinstance(error, StartError) else StartError(str(error))
+            return None
+        return spec
+
+    async def _publish(self, spec: PlaneSpec) -> None:
+        if self._workers is not None:
+            await self._workers.publish(spec)
+        elif self._alone is not None:
+            try:
+                self._alone.prepare(spec)
+            except PrepareError as error:
+                raise PublishRefused(str(error)) from None
+            self._alone.swap()
+
+    async def _drain(self, limit: float) -> None:
+        if self._workers is not None:
+            self._tell(f"Stopping: requests in flight may take up to {limit:g} s. Once more to stop at once.")
+            self._workers.stop()
+            await self._workers.ended()
+        elif self._alone is not None:
+            n_requests = self._alone.gateway.in_flight
+            if n_requests:
+                self._tell(f"Stopping: {n_requests} in flight may take up to {limit:g} s. Once more to stop at once.")
+            await self._alone.drain()
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
+
+    def _asked_to_stop(self) -> None:
+        if not self._stop_asked.is_set():
+            self._stop_asked.set()
+            return
+        self._hurried = True
+        if self._alone is not None:
+            self._alone.close()
+        if self._workers is not None:
+            self._workers.kill()
+        self._engines.kill()
+
+    def _asked_to_reload(self) -> None:
+        if self._alone is not None:
+            self._alone.reopen_log()
+        if self._workers is not None:
+            self._workers.reopen_log()
+        if self._reloader is not None:
+            self._reloader.ask()
+
+    def _engine_moved(self) -> None:
+        if self._reloader is not None:
+            self._reloader.moved()
+
+    async def _unless_stopped(self, task: asyncio.Task[Any]) -> bool:
+        """Whether `task` ended before we were asked to stop; it is cancelled otherwise."""
+        stop = self._group.create_task(self._stop_asked.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            return False
+        return True
+
+    def _announce(self, config: Config, sockets: list[Any], insecure_dev: bool) -> None:
+        address = sockets[0].getsockname()
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        models = ", ".join(config.models)
+        self._tell(f"Penstock serves {models} at http://{host}:{address[1]}/v1")
+        if insecure_dev:
+            self._tell("Development mode: nobody is asked for a key, and only this machine can reach it.")
+        if self._options.announce_fd is not None:
+            line = msgspec.json.encode({"port": address[1], "pid": os.getpid()}) + b"\n"
+            os.write(self._options.announce_fd, line)
+            os.close(self._options.announce_fd)
+
+    def _code(self) -> int:
+        return HURRIED if self._hurried else 0
+
+
+async def _close(workers: Workers) -> None:
+    await workers.ended()
+    workers.close()

@@ -1,0 +1,202 @@
+"""One gateway worker, put together: plane, gateway, HTTP server, prober, metrics, access log. The composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from penstock.app.log_writer import LogWriter
+from penstock.app.metrics_page import MetricsPage
+from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
+from penstock.control.prober import Prober
+from penstock.core.clock import Clock
+from penstock.core.ids import RequestIds
+from penstock.core.outcome import Outcome
+from penstock.gateway.exchange import Exchange
+from penstock.gateway.plane import Plane
+from penstock.gateway.prepare import Parts, Preparer
+from penstock.gateway.serve import Gateway
+from penstock.http.client import Pool
+from penstock.http.options import ClientOptions, ServerOptions
+from penstock.http.server import Server
+from penstock.http.wheel import Wheel
+from penstock.resilience.breaker import Phase
+from penstock.telemetry.access_log import AccessLog
+from penstock.telemetry.fold import RequestMetrics
+from penstock.telemetry.metrics import Labels, Registry, Snapshot
+from penstock.upstreams.base import Transport
+from penstock.wire.errors import protocol_body
+
+FLUSH_EVERY: Final = 0.1  # seconds, of the access log
+_PHASES: Final[Mapping[Phase, float]] = {Phase.CLOSED: 0, Phase.HALF_OPEN: 1, Phase.OPEN: 2}
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What does not change while a worker lives; a reload cannot change it. `access_log` as in the configuration."""
+
+    max_body_bytes: int
+    drain_seconds: float
+    access_log: str
+
+
+class Worker:
+    """Everything that serves requests in this process. `run` inside a task group, then `swap` planes as they come.
+
+    `directory` is where several workers offer each other their numbers, `name` is how this one is called there.
+    """
+
+    def __init__(
+        self,
+        spec: PlaneSpec,
+        options: WorkerOptions,
+        *,
+        group: asyncio.TaskGroup,
+        clock: Clock,
+        rng: Random,
+        entropy: bytes,
+        secret: Callable[[str], str],
+        tell: Callable[[str], None],
+        directory: Path | None = None,
+        name: str = "",
+    ) -> None:
+        """Raises `PrepareError` for a spec that cannot be served, `StartError` for a log that cannot be written."""
+        loop = asyncio.get_running_loop()
+        wheel = Wheel(loop)
+
+        def transport(deployment: DeploymentSpec, replica: ReplicaSpec) -> Transport:
+            limits = ClientOptions(connect_timeout=deployment.connect_timeout)
+            return Pool(replica.origin, options=limits, loop=loop, wheel=wheel)
+
+        self.options = options
+        self._group, self._tell = group, tell
+        self._preparer = Preparer(Parts(clock=clock, rng=rng, secret=secret, transport=transport))
+        plane, swapped = self._preparer.prepare(spec, None)
+        self._prepared: tuple[Plane, Callable[[], None]] | None = None
+        registry = Registry()
+        self._registry, self._clock = registry, clock
+        self._metrics = RequestMetrics(registry)
+        self._writer: LogWriter | None = None
+        self._log: AccessLog | None = None
+        if options.access_log != "off":
+            self._writer = LogWriter(options.access_log, lambda line: _tell_from_thread(loop, tell, line))
+            dropped = registry.counter("penstock_access_log_dropped_total").labels()
+            self._log = AccessLog(self._writer.write, dropped=dropped)
+        self._page = MetricsPage(registry.snapshot, directory=directory, own=name)
+        self.gateway = Gateway(
+            plane,
+            ids=RequestIds(clock.wall(), entropy),
+            on_outcome=self._on_outcome if self._log is not None else self._metrics.on_outcome,
+            pages={b"/metrics": self._page.answer},
+        )
+        swapped()
+        self._metrics.serves(plane.plans)
+        self._fill_gauges(registry)
+        self.server = Server(
+            self.gateway.handle if directory is None else self._handle,
+            ServerOptions(max_body_bytes=options.max_body_bytes, drain_seconds=options.drain_seconds),
+            on_crash=self._crashed,
+            error_body=protocol_body,
+            loop=loop,
+        )
+        self.prober = Prober(self.gateway, clock)
+        self._background: list[asyncio.Task[None]] = []
+
+    async def listen(self, sockets: Iterable[socket.socket]) -> None:
+        """Begin to serve at sockets that are bound. The first checks of the replicas begin too."""
+        self._background = [self._group.create_task(self.prober.run()), self._group.create_task(self._flush())]
+        for bound in sockets:
+            await self.server.start(sock=bound)
+
+    def prepare(self, spec: PlaneSpec) -> None:
+        """First half of a change: everything that may fail. Raises `PrepareError`; what is served stays as it was."""
+        self._prepared = self._preparer.prepare(spec, self.gateway.plane)
+
+    def swap(self) -> None:
+        """Second half, which cannot fail: new requests see the prepared plane, those in flight keep theirs."""
+        assert self._prepared is not None, "nothing was prepared"
+        (plane, swapped), self._prepared = self._prepared, None
+        self._metrics.serves(plane.plans)
+        self.gateway.plane = plane
+        swapped()
+
+    def snapshot(self) -> Snapshot:
+        return self._registry.snapshot()
+
+    def reopen_log(self) -> None:
+        """For log rotation: a file that was moved away is made anew."""
+        if self._writer is not None:
+            self._writer.reopen()
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Take no more requests, let those in flight end within the time (default: configured), then let go of all."""
+        await self.server.drain(seconds)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything, at once; again is harmless."""
+        self.server.close()
+        for task in self._background:
+            task.cancel()
+        self._preparer.close()
+        if self._log is not None and self._writer is not None:
+            self._log.flush()
+            self._writer.close()
+            self._log = self._writer = None
+
+    def _handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        """With several workers: their numbers have to be waited for, which the gateway's pages cannot do."""
+        if exchange.path == b"/metrics" and exchange.method in (b"GET", b"HEAD"):
+            return self._page.answer_for_all(exchange)
+        return self.gateway.handle(exchange)
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        self._metrics.on_outcome(outcome)
+        if self._log is not None:  # the last outcomes of a killed server come after its log is closed
+            self._log.on_outcome(outcome)
+
+    async def _flush(self) -> None:
+        while self._log is not None:
+            self._log.flush()
+            await asyncio.sleep(FLUSH_EVERY)
+
+    def _crashed(self, error: Exception) -> None:
+        # the type and the place, not the message: that may hold a prompt
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f" at {Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where is not None else ""
+        self._tell(f"A request failed because of a bug in Penstock ({type(error).__name__}{place}); others go on.")
+
+    def _fill_gauges(self, registry: Registry) -> None:
+        gateway, clock = self.gateway, self._clock
+
+        def each(value: Callable[[Plane, str, int], float]) -> Callable[[], Iterable[tuple[Labels, float]]]:
+            def read() -> Iterable[tuple[Labels, float]]:
+                plane = gateway.plane
+                for deployment, pool in plane.pools.items():
+                    for i, replica in enumerate(pool):
+                        yield (deployment, replica.name), value(plane, deployment, i)
+
+            return read
+
+        registry.read_gauge("penstock_in_flight_requests", lambda: [((), gateway.in_flight)])
+        registry.read_gauge("penstock_plane_version", lambda: [((), gateway.plane.version)])
+        registry.read_gauge("penstock_replica_ready", each(lambda plane, name, i: int(plane.pools[name][i].ready)))
+        registry.read_gauge(
+            "penstock_replica_in_flight_attempts", each(lambda plane, name, i: plane.pools[name][i].inflight)
+        )
+        registry.read_gauge(
+            "penstock_breaker_phase",
+            each(lambda plane, name, i: _PHASES[plane.breakers[plane.pools[name][i].name].phase(clock.now())]),
+        )
+
+
+def _tell_from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[[str], None], line: str) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(tell, line)

@@ -1,0 +1,137 @@
+"""A gateway worker process, started by its parent: `python -m penstock.app.worker_main CONTROL_SOCKET NAME FD`.
+
+It serves what it is told on the control socket until SIGTERM, or until its parent is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from penstock.app import frames
+from penstock.app.errors import StartError
+from penstock.app.listen import bind_beside
+from penstock.app.metrics_page import SUFFIX, offer
+from penstock.app.secrets import Secrets
+from penstock.app.system import loop_factory, random_generator
+from penstock.app.worker import Worker
+from penstock.core.clock import SystemClock
+from penstock.gateway.prepare import PrepareError
+
+NUMBERS_EVERY: Final = 1.0  # seconds
+
+_DOWN: Final = msgspec.msgpack.Decoder(frames.Down)
+
+
+def main() -> int:
+    control, name, announce = sys.argv[1:4]
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_serve(control, name, int(announce)))
+
+
+async def _serve(control: str, name: str, announce: int) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    reader, writer = await asyncio.open_unix_connection(control)
+    frames.send(writer, frames.Hello(name, os.getpid()))
+    try:
+        setup = await frames.receive(reader, _DOWN)
+    except EOFError:
+        return 0
+    assert isinstance(setup, frames.Setup), setup
+    async with asyncio.TaskGroup() as group:
+        worker: Worker | None = None
+        try:
+            sockets = bind_beside(setup.addresses, setup.port)
+            worker = Worker(
+                setup.spec,
+                setup.options,
+                group=group,
+                clock=SystemClock(),
+                rng=random_generator(),
+                entropy=os.urandom(8),
+                secret=Secrets(os.environ).read,
+                tell=_tell,
+                directory=Path(setup.directory),
+                name=name,
+            )
+            await worker.listen(sockets)
+        except (PrepareError, StartError, OSError) as error:
+            if worker is not None:
+                worker.close()
+            why = f"cannot listen on port {setup.port}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            frames.send(writer, frames.Refused(why))
+            await _hang_up(writer)
+            return 1
+        offered = await offer(Path(setup.directory, name + SUFFIX), worker.snapshot)
+        frames.send(writer, frames.Done())
+        os.write(announce, msgspec.json.encode({"port": setup.port, "pid": os.getpid()}) + b"\n")
+        os.close(announce)
+        background = [
+            group.create_task(_obey(worker, reader, writer, stop)),
+            group.create_task(_count(worker, writer)),
+        ]
+        await stop.wait()
+        await worker.drain()
+        for task in background:
+            task.cancel()
+        offered.close()
+        frames.send(writer, frames.Numbers(worker.snapshot()))
+        await _hang_up(writer)
+    return 0
+
+
+async def _obey(
+    worker: Worker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stop: asyncio.Event
+) -> None:
+    while True:
+        try:
+            order = await frames.receive(reader, _DOWN)
+        except EOFError:
+            stop.set()  # an orphan could never be told anything again
+            return
+        match order:
+            case frames.Prepare(spec):
+                try:
+                    worker.prepare(spec)
+                except PrepareError as error:
+                    frames.send(writer, frames.Refused(str(error)))
+                else:
+                    frames.send(writer, frames.Done())
+            case frames.Swap():
+                worker.swap()
+                frames.send(writer, frames.Done())
+            case frames.ReopenLog():
+                worker.reopen_log()
+            case frames.Setup():
+                raise AssertionError("a worker is set up once")
+
+
+async def _count(worker: Worker, writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        await asyncio.sleep(NUMBERS_EVERY)
+        frames.send(writer, frames.Numbers(worker.snapshot()))
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except OSError:
+        return  # the parent is gone; nobody is left to tell
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

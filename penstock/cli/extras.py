@@ -1,0 +1,20 @@
+"""Asks for optional packages before anything starts, so that a missing one is a sentence and not an ImportError."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Final
+
+from penstock.cli.mistake import Mistake
+
+ENGINE_PACKAGES: Final = ("jinja2", "numpy", "safetensors", "tokenizers")
+
+
+def need_engine() -> None:
+    """Raises `Mistake` naming the extra to install when the embedded engine cannot run here."""
+    missing = [name for name in ENGINE_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Mistake(
+            f"the embedded engine needs {', '.join(missing)}, and this installation has not. "
+            "Install them with: pip install 'penstock[engine]'"
+        )

@@ -1,0 +1,227 @@
+"""Every metric Penstock has, in one table: code makes its metrics from it and `docs/metrics.md` is rendered from it.
+
+A metric that is not here cannot be recorded: `Registry` makes its families from these rows and knows no others.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+OTHER: Final = "other"  # the label value of whatever came after a family was full
+UNKNOWN: Final = "unknown"  # a model name that nobody serves; callers may write anything there
+NONE: Final = "none"  # the error of a whole answer
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Merge(StrEnum):
+    """How one gauge of several workers becomes one number. Counters and histograms are always added."""
+
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One row. `labels` come from closed sets; beyond `max_children` of their combinations all is counted as "other".
+
+    `buckets` are upper bounds, inclusive, ascending, without +Inf. Names carry their unit, counters end in `_total`, as
+    Prometheus asks for (prometheus.io/docs/practices/naming).
+    """
+
+    name: str
+    kind: Kind
+    unit: str  # "seconds", "tokens", ...; "" where it is a plain count or state
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = ()
+    max_children: int = 1_000
+    merge: Merge = Merge.SUM
+
+
+# Unions of the buckets of vLLM 0.33 and SGLang 0.5.23, so that their panels and ours can be laid over each other.
+TTFT_BUCKETS: Final = (
+    0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 7.5,
+    10.0, 20.0, 40.0, 80.0, 160.0,
+)  # fmt: skip
+TPOT_BUCKETS: Final = (
+    0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.75, 1.0, 2.5, 5.0,
+)  # fmt: skip
+E2E_BUCKETS: Final = (
+    0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 120.0, 240.0, 480.0, 960.0,
+)  # fmt: skip
+OVERHEAD_BUCKETS: Final = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1)
+
+CATALOGUE: Final[tuple[Metric, ...]] = (
+    Metric(
+        "penstock_requests_total",
+        Kind.COUNTER,
+        "",
+        ("model", "endpoint", "status_class", "error"),
+        "Requests that ended, however they ended. `status_class` is 2xx, 4xx or 5xx as sent to the caller; `error` is "
+        "the stable code, or `none` for a whole answer (a stream that broke is 2xx with an error).",
+    ),
+    Metric(
+        "penstock_request_duration_seconds",
+        Kind.HISTOGRAM,
+        "seconds",
+        ("model", "endpoint"),
+        "End to end: from the request being read to the last byte being handed to the connection.",
+        E2E_BUCKETS,
+    ),
+    Metric(
+        "penstock_time_to_first_token_seconds",
+        Kind.HISTOGRAM,
+        "seconds",
+        ("model",),
+        "TTFT as the caller saw it, retries and all: from the request being read to the first token. Streams only.",
+        TTFT_BUCKETS,
+    ),
+    Metric(
+        "penstock_time_per_output_token_seconds",
+        Kind.HISTOGRAM,
+        "seconds",
+        ("model",),
+        "TPOT: the mean gap between tokens after the first, one observation per whole stream of two tokens or more.",
+        TPOT_BUCKETS,
+    ),
+    Metric(
+        "penstock_gateway_overhead_seconds",
+        Kind.HISTOGRAM,
+        "seconds",
+        (),
+        "Time the gateway itself took: before the first attempt began and after the last ended. Waiting between "
+        "attempts is not in it. Only requests that reached a replica.",
+        OVERHEAD_BUCKETS,
+    ),
+    Metric(
+        "penstock_prompt_tokens_total",
+        Kind.COUNTER,
+        "tokens",
+        ("model", "source"),
+        "Prompt tokens. `source` is `provider` when whoever answered counted them, `estimate` when we had to.",
+    ),
+    Metric(
+        "penstock_cached_prompt_tokens_total",
+        Kind.COUNTER,
+        "tokens",
+        ("model",),
+        "Those of the prompt tokens that the upstream found in its prefix cache.",
+    ),
+    Metric(
+        "penstock_completion_tokens_total",
+        Kind.COUNTER,
+        "tokens",
+        ("model", "source"),
+        "Generated tokens. `source` as for prompt tokens.",
+    ),
+    Metric(
+        "penstock_attempts_total",
+        Kind.COUNTER,
+        "",
+        ("replica", "ended"),
+        "Tries at a replica. `ended` is `ok`, `cancelled` (the caller left, or another attempt won) or the kind of "
+        "failure.",
+        max_children=4_000,
+    ),
+    Metric(
+        "penstock_retries_total",
+        Kind.COUNTER,
+        "",
+        ("model",),
+        "Attempts after the first of their request: retries, failovers and hedges.",
+    ),
+    Metric(
+        "penstock_in_flight_requests",
+        Kind.GAUGE,
+        "requests",
+        (),
+        "Requests inside the gateway now.",
+    ),
+    Metric(
+        "penstock_replica_ready",
+        Kind.GAUGE,
+        "",
+        ("deployment", "replica"),
+        "1 when the replica answers its health check, else 0. With several workers: the most pessimistic one.",
+        merge=Merge.MIN,
+    ),
+    Metric(
+        "penstock_replica_in_flight_attempts",
+        Kind.GAUGE,
+        "attempts",
+        ("deployment", "replica"),
+        "Attempts this gateway has open at the replica now.",
+    ),
+    Metric(
+        "penstock_breaker_phase",
+        Kind.GAUGE,
+        "",
+        ("deployment", "replica"),
+        "Circuit breaker of the replica: 0 closed, 1 half open, 2 open. With several workers: the worst one.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_plane_version",
+        Kind.GAUGE,
+        "",
+        (),
+        "Version of the configuration being served. With several workers: the oldest one.",
+        merge=Merge.MIN,
+    ),
+    Metric(
+        "penstock_access_log_dropped_total",
+        Kind.COUNTER,
+        "",
+        (),
+        "Access log lines dropped because the log could not be written as fast as requests ended.",
+    ),
+    Metric(
+        "penstock_metrics_overflow_total",
+        Kind.COUNTER,
+        "",
+        ("metric",),
+        "Look-ups of label values that came after the metric had all the series it may have; they count as `other`.",
+    ),
+)
+
+
+def render_markdown(catalogue: tuple[Metric, ...] = CATALOGUE) -> str:
+    """The whole text of `docs/metrics.md`."""
+    lines = [
+        "# Metrics",
+        "",
+        "<!-- Generated from penstock/telemetry/catalogue.py; a test compares. Edit the table there. -->",
+        "",
+        "`GET /metrics` answers in the Prometheus text format 0.0.4, or in OpenMetrics 1.0 when the `Accept` header",
+        "asks for it. Label values come from closed sets (configured models, replicas, stable error codes). A metric",
+        "that has all the series it may have counts the rest under the label value `other`, and says so in",
+        "`penstock_metrics_overflow_total`. A model name that nobody serves is counted as `unknown`.",
+        "",
+        "| metric | kind | unit | labels | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for metric in catalogue:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "-"
+        lines.append(f"| `{metric.name}` | {metric.kind} | {metric.unit or '-'} | {labels} | {metric.meaning} |")
+    lines += [
+        "",
+        "## Buckets",
+        "",
+        "Upper bounds, inclusive, in the metric's unit.",
+        "",
+        "| metric | buckets |",
+        "|---|---|",
+    ]
+    for metric in catalogue:
+        if metric.buckets:
+            lines.append(f"| `{metric.name}` | {' '.join(f'{bound:g}' for bound in metric.buckets)} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from penstock.core.outcome import Outcome
+from penstock.telemetry.access_log import FLUSH_AT, AccessLog
+from penstock.telemetry.metrics import Counter
+from tests.telemetry.outcomes import REFUSED, RETRIED, STREAMED, like
+
+
+class Sink:
+    """A file that can be full."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.n_writes = 0
+        self.full = False
+
+    def __call__(self, data: bytes) -> None:
+        self.n_writes += 1
+        if self.full:
+            raise OSError("No space left on device")
+        self.written += data
+
+    def lines(self) -> list[dict[str, Any]]:
+        assert self.written.endswith(b"\n") or not self.written
+        return [json.loads(line) for line in self.written.splitlines()]
+
+
+def logged(*outcomes: Outcome) -> list[dict[str, Any]]:
+    sink = Sink()
+    log = AccessLog(sink)
+    for outcome in outcomes:
+        log.on_outcome(outcome)
+    log.flush()
+    return sink.lines()
+
+
+def test_a_line_says_who_asked_for_what_where_it_was_tried_and_what_it_took() -> None:
+    (line,) = logged(RETRIED)
+    assert datetime.fromisoformat(line.pop("time")).timestamp() == RETRIED.wall
+    assert line == {
+        "request_id": "req_0199aa",
+        "tenant": "acme",
+        "key_id": "web",
+        "endpoint": "chat.completions",
+        "model": "chat",
+        "stream": True,
+        "status": 200,
+        "error": None,
+        "finish_reason": "stop",
+        "attempts": [
+            {"replica": "local/0", "ended": "server_error", "start_ms": 1.0, "end_ms": 100.0},
+            {"replica": "local/1", "ended": "ok", "start_ms": 150.0, "end_ms": 2000.0, "first_token_ms": 200.0},
+        ],
+        "prompt_tokens": 210,
+        "cached_tokens": 128,
+        "completion_tokens": 61,
+        "usage_source": "provider",
+        "ttft_ms": 200.0,
+        "total_ms": 2000.5,
+        "plane_version": 7,
+    }
+
+
+def test_every_outcome_is_one_line_in_order_whatever_the_caller_wrote() -> None:
+    names = ["a\nb", 'quote"', "\u2028", "\r\n\r\n", "é"]
+    assert [line["model"] for line in logged(*(like(STREAMED, model=name) for name in names))] == names
+
+
+def test_a_key_in_the_place_of_a_model_name_is_not_logged_and_a_long_name_is_cut() -> None:
+    lines = logged(like(REFUSED, model="sk-pen-01234567-secretsecret"), like(REFUSED, model="m" * 100_000))
+    assert lines[0]["model"] == "sk-***"
+    assert lines[1]["model"] == "m" * 128 + "..."
+
+
+def test_lines_wait_until_there_are_enough_or_flush_is_called() -> None:
+    sink = Sink()
+    log = AccessLog(sink)
+    log.on_outcome(STREAMED)
+    assert (sink.n_writes, log.waiting > 0) == (0, True)
+    n = 1
+    while sink.n_writes == 0:
+        log.on_outcome(STREAMED)
+        n += 1
+    assert len(sink.written) >= FLUSH_AT
+    assert (len(sink.lines()), log.waiting) == (n, 0)
+
+
+def test_a_writer_that_fails_loses_nothing_and_is_not_asked_again_on_the_request_path() -> None:
+    sink = Sink()
+    log = AccessLog(sink)
+    sink.full = True
+    log.on_outcome(STREAMED)
+    assert log.flush() is False
+    n = 1
+    while log.waiting < 2 * FLUSH_AT:
+        log.on_outcome(STREAMED)
+        n += 1
+    assert sink.n_writes == 1
+    sink.full = False
+    assert log.flush() is True
+    assert len(sink.lines()) == n
+
+
+def test_what_is_dropped_is_counted_and_the_log_says_how_many_lines_are_missing_and_where() -> None:
+    sink, dropped = Sink(), Counter()
+    log = AccessLog(sink, dropped=dropped, max_waiting=1_000)
+    sink.full = True
+    for i in range(50):
+        log.on_outcome(like(STREAMED, request_id=f"req_{i}"))
+    assert log.waiting < 1_000 + 600
+    sink.full = False
+    assert log.flush() is True
+    log.on_outcome(like(STREAMED, request_id="req_last"))
+    log.flush()
+    lines = sink.lines()
+    kept = [line for line in lines if "request_id" in line]
+    assert [line["request_id"] for line in kept[:-1]] == [f"req_{i}" for i in range(len(kept) - 1)]
+    assert lines[-2] == {"event": "access_log_dropped", "lines": 51 - len(kept)}
+    assert lines[-1]["request_id"] == "req_last"
+    assert dropped.value == 51 - len(kept)
+
+
+def test_flushing_nothing_writes_nothing() -> None:
+    sink = Sink()
+    assert AccessLog(sink).flush() is True
+    assert sink.n_writes == 0
+
+
+def test_a_line_has_no_field_for_text_or_secrets() -> None:
+    (line,) = logged(STREAMED)
+    assert not {"prompt", "messages", "content", "body", "key", "authorization"} & set(line)

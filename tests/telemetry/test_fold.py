@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.core.errors import FailureKind
+from penstock.core.outcome import Outcome, UsageSource
+from penstock.core.plan import CANCELLED, OK, Attempt
+from penstock.core.request import Usage
+from penstock.telemetry import fold
+from penstock.telemetry.fold import RequestMetrics
+from penstock.telemetry.metrics import Registry
+from tests.telemetry.outcomes import REFUSED, RETRIED, STREAMED, like
+
+
+class Watched:
+    """Metrics of some outcomes, easy to ask."""
+
+    def __init__(self, *outcomes: Outcome, serves: tuple[str, ...] = ()) -> None:
+        self.registry = Registry()
+        self.metrics = RequestMetrics(self.registry)
+        self.metrics.serves(serves)
+        for outcome in outcomes:
+            self.metrics.on_outcome(outcome)
+
+    def values(self, name: str) -> dict[tuple[str, ...], float]:
+        rows = self.registry.snapshot().series["penstock_" + name]
+        return {row.labels: row.value for row in rows if row.value}
+
+    def observed(self, name: str) -> tuple[int, float]:
+        """How many observations of all series, and their sum."""
+        rows = self.registry.snapshot().series["penstock_" + name]
+        return sum(sum(row.counts) for row in rows), round(sum(row.value for row in rows), 9)
+
+
+def test_a_request_is_counted_by_model_endpoint_status_class_and_error() -> None:
+    watched = Watched(STREAMED, STREAMED, like(STREAMED, error="upstream_broke"), like(STREAMED, status=499))
+    assert watched.values("requests_total") == {
+        ("chat", "chat.completions", "2xx", "none"): 2,
+        ("chat", "chat.completions", "2xx", "upstream_broke"): 1,
+        ("chat", "chat.completions", "4xx", "none"): 1,
+    }
+
+
+def test_a_streams_latencies_are_measured_from_the_callers_side() -> None:
+    watched = Watched(STREAMED)
+    assert watched.observed("request_duration_seconds") == (1, 2.0005)
+    assert watched.observed("time_to_first_token_seconds") == (1, 0.2)
+    assert watched.observed("time_per_output_token_seconds") == (1, round(1.8005 / 60, 9))
+
+
+def test_an_answer_that_is_not_streamed_has_no_first_token_time() -> None:
+    watched = Watched(like(STREAMED, stream=False))
+    assert watched.observed("time_to_first_token_seconds")[0] == 0
+    assert watched.observed("time_per_output_token_seconds")[0] == 0
+    assert watched.observed("request_duration_seconds")[0] == 1
+
+
+def test_a_stream_of_one_token_or_a_broken_one_has_no_time_per_token() -> None:
+    watched = Watched(like(STREAMED, usage=Usage(5, 1)), like(STREAMED, error="upstream_broke"))
+    assert watched.observed("time_per_output_token_seconds")[0] == 0
+    assert watched.observed("time_to_first_token_seconds")[0] == 2
+
+
+def test_overhead_is_what_the_gateway_took_before_the_first_attempt_and_after_the_last() -> None:
+    assert Watched(STREAMED).observed("gateway_overhead_seconds") == (1, 0.0015)
+    # the wait between the two attempts is a decision, not overhead
+    assert Watched(RETRIED).observed("gateway_overhead_seconds") == (1, 0.0015)
+
+
+def test_overhead_of_a_hedged_request_looks_at_all_attempts_whatever_their_order() -> None:
+    hedged = like(
+        STREAMED,
+        attempts=(
+            Attempt(1, "local/1", 10.5, 12.0, 10.6, OK),
+            Attempt(0, "local/0", 10.001, 10.6, None, CANCELLED),
+        ),
+    )
+    assert Watched(hedged).observed("gateway_overhead_seconds") == (1, 0.0015)
+
+
+def test_attempts_are_counted_by_replica_and_how_they_ended_and_all_but_the_first_are_retries() -> None:
+    watched = Watched(STREAMED, RETRIED)
+    assert watched.values("attempts_total") == {
+        ("local/0", "ok"): 1,
+        ("local/0", "server_error"): 1,
+        ("local/1", "ok"): 1,
+    }
+    assert watched.values("retries_total") == {("chat",): 1}
+
+
+def test_tokens_are_counted_by_who_counted_them() -> None:
+    estimated = like(STREAMED, usage=Usage(10, 3), usage_source=UsageSource.ESTIMATE)
+    watched = Watched(STREAMED, estimated, REFUSED)
+    assert watched.values("prompt_tokens_total") == {("chat", "provider"): 210, ("chat", "estimate"): 10}
+    assert watched.values("completion_tokens_total") == {("chat", "provider"): 61, ("chat", "estimate"): 3}
+    assert watched.values("cached_prompt_tokens_total") == {("chat",): 128}
+
+
+def test_a_model_name_that_nobody_serves_does_not_become_a_label() -> None:
+    watched = Watched(*(like(REFUSED, model=f"typo-{i}") for i in range(50)), STREAMED)
+    assert watched.values("requests_total") == {
+        ("unknown", "chat.completions", "4xx", "model_not_found"): 50,
+        ("chat", "chat.completions", "2xx", "none"): 1,
+    }
+
+
+def test_a_served_model_keeps_its_name_when_no_replica_was_left_to_try() -> None:
+    overloaded = like(REFUSED, model="chat", status=503, error="no_replica")
+    assert set(Watched(overloaded, serves=("chat",)).values("requests_total")) == {
+        ("chat", "chat.completions", "5xx", "no_replica")
+    }
+
+
+def test_a_name_that_was_unknown_is_counted_under_its_own_once_it_is_served() -> None:
+    watched = Watched(like(REFUSED, model="new"))
+    watched.metrics.serves(("new",))
+    watched.metrics.on_outcome(like(REFUSED, model="new"))
+    assert {labels[0] for labels in watched.values("requests_total")} == {"unknown", "new"}
+
+
+def test_bound_children_are_forgotten_before_they_are_too_many_and_nothing_is_lost() -> None:
+    watched = Watched()
+    n = fold.MAX_BOUND + 10
+    for i in range(n):
+        watched.metrics.on_outcome(like(STREAMED, error=f"code-{i}"))
+    assert len(watched.metrics._bound) <= fold.MAX_BOUND
+    assert sum(watched.values("requests_total").values()) == n
+
+
+ATTEMPTS = st.lists(
+    st.builds(
+        Attempt,
+        number=st.integers(0, 3),
+        replica=st.sampled_from(["a/0", "a/1", "b/0"]),
+        started_at=st.floats(10, 20),
+        ended_at=st.floats(10, 30),
+        first_token_at=st.none() | st.floats(10, 20),
+        ended=st.sampled_from([OK, CANCELLED, *FailureKind]),
+    ),
+    max_size=4,
+).map(tuple)
+OUTCOMES = st.builds(
+    Outcome,
+    request_id=st.just("r"),
+    wall=st.just(1.8e9),
+    endpoint=st.sampled_from(["chat.completions", "completions"]),
+    tenant=st.text(max_size=3),
+    key_id=st.text(max_size=3),
+    model=st.sampled_from(["chat", "code"]) | st.text(max_size=4),
+    stream=st.booleans(),
+    status=st.sampled_from([200, 400, 401, 404, 429, 499, 502, 503, 504]),
+    error=st.none() | st.sampled_from(["overloaded", "client_left"]),
+    attempts=ATTEMPTS,
+    usage=st.builds(Usage, st.integers(0, 999), st.integers(0, 999), st.integers(0, 9)),
+    usage_source=st.sampled_from(UsageSource),
+    finish_reason=st.none(),
+    received_at=st.floats(0, 10),
+    first_token_at=st.none() | st.floats(10, 20),
+    ended_at=st.floats(20, 40),
+    plane_version=st.integers(1, 9),
+)
+
+
+@given(st.lists(OUTCOMES, max_size=12))
+def test_whatever_happened_every_request_and_every_attempt_is_counted_exactly_once(outcomes: list[Outcome]) -> None:
+    watched = Watched(*outcomes)
+    assert sum(watched.values("requests_total").values()) == len(outcomes)
+    assert watched.observed("request_duration_seconds")[0] == len(outcomes)
+    assert sum(watched.values("attempts_total").values()) == sum(len(outcome.attempts) for outcome in outcomes)
+    assert sum(watched.values("retries_total").values()) == sum(
+        max(0, len(outcome.attempts) - 1) for outcome in outcomes
+    )
+    counted = [outcome for outcome in outcomes if outcome.usage_source is not UsageSource.NONE]
+    assert sum(watched.values("prompt_tokens_total").values()) == sum(o.usage.prompt_tokens for o in counted)
