@@ -1,4 +1,4 @@
-"""What the gateway costs, beside nginx and other gateways on the same machine, in the same run: `python bench/gateway.py`.
+"""What the gateway costs, beside nginx and other gateways, in the same run: `python bench/gateway.py`.
 
 Every gateway runs alone on core 0; the mock upstream and the load generator (both C) share core 1. Repetitions are
 interleaved, so that a noisy minute hits all alike; each figure is the best repetition (the least disturbed one), with
@@ -56,7 +56,9 @@ def _body(text: str, *, events: int = 0, interval_us: int = 0) -> bytes:
     system = (
         "You are a careful assistant for the operators of a large fleet of model servers. Answer briefly, name the "
         "trade-offs, and say what you do not know. Prefer figures over adjectives, and say where they come from. "
-        "When the question is about routing, think of queue depth, cached prefixes and the cost of being wrong."
+        "When the question is about routing, think of queue depth, cached prefixes and the cost of being wrong. "
+        "Answer in plain text, without headings, in at most six sentences, and end with the one thing you would "
+        "measure first if you had an hour and two cores."
     )
     question = (
         "Compare least-active routing with round robin for replicas of one model, when request lengths differ by two "
@@ -81,8 +83,8 @@ def _body(text: str, *, events: int = 0, interval_us: int = 0) -> bytes:
 def _long_body() -> bytes:
     """41 messages, 107 KB."""
     body = json.loads(_body(""))
-    turn = "The replica answered after a while, and the operator looked at the queue depth again. " * 31
-    body["messages"] += [{"role": ("assistant", "user")[i % 2], "content": turn[:2_600]} for i in range(39)]
+    turn = "The replica answered after a while, and the operator looked at the queue depth again. " * 32
+    body["messages"] += [{"role": ("assistant", "user")[i % 2], "content": turn[:2_690]} for i in range(39)]
     return json.dumps(body, separators=(",", ":")).encode()
 
 
@@ -225,8 +227,8 @@ class Running:
         if result["errors"] or result["connect_errors"] or result["unsent"]:
             raise Invalid(
                 f"{where} {result['errors']} of {result['requests']} requests failed (last status "
-                f"{result['last_error_status']}: {result['error_sample'][:200]}), {result['connect_errors']} connections "
-                f"refused, {result['unsent']} requests never sent"
+                f"{result['last_error_status']}: {result['error_sample'][:200]}), {result['connect_errors']} "
+                f"connections refused, {result['unsent']} requests never sent"
             )
         if result["bad_events"]:
             raise Invalid(f"{where} {result['bad_events']} of {result['ok']} streams had a wrong number of events")
@@ -564,11 +566,12 @@ def figures_text(results: Results, stacks: list[Stack], verdicts: list[Verdict],
         "## Gateway",
         "",
         f"Measured with `python bench/gateway.py`: {conditions(repetitions)}. Best repetition, median in brackets. "
-        "CPU is user and system time of the whole process tree. Ratios travel to other machines, absolute figures do not.",
+        "CPU is user and system time of the whole process tree. Ratios travel to other machines, absolute figures do "
+        "not.",
         "",
-        "A: short answers, 64 connections, closed loop. p50, p99: 1,000 requests per second, open loop. B5: 200 streams, "
-        "5 ms between events. L: a 107 KB body, 16 connections. C5000: 5,000 open streams at 10 events/s. nginx only "
-        "forwards; Penstock has keys, balancing, breakers, metrics and an access log on.",
+        "A: short answers, 64 connections, closed loop. p50, p99: 1,000 requests per second, open loop. B5: 200 "
+        "streams, 5 ms between events. L: a 107 KB body, 16 connections. C5000: 5,000 open streams at 10 events/s. "
+        "nginx only forwards; Penstock has keys, balancing, breakers, metrics and an access log on.",
         "",
         table(results, stacks),
         "",
@@ -590,7 +593,8 @@ def main() -> int:
     unknown = (wanted - set(MEASURES)) | (chosen - names)
     if unknown:
         print(
-            f"There is no {', '.join(sorted(unknown))}. Measures: {', '.join(MEASURES)}. Stacks: {', '.join(sorted(names))}."
+            f"There is no {', '.join(sorted(unknown))}. Measures: {', '.join(MEASURES)}. "
+            f"Stacks: {', '.join(sorted(names))}."
         )
         return 2
     stacks = [stack for stack in stacks if stack.name in chosen]

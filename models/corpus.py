@@ -78,14 +78,13 @@ SORTED_WORDS = ANIMALS[:14] + COLORS[:10] + THINGS[:16] + FOODS[:12]
 
 def made_up(rng: Random) -> str:
     """A word that does not exist: the model can repeat it only by copying, so copying is what it must learn."""
-    return "".join(
-        rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice((1, 2, 2, 2, 3)))
-    )
+    n_syllables = rng.choice((1, 2, 2))
+    return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(n_syllables))
 
 
 def name(rng: Random) -> str:
-    """A person, half of the time one that no list contains."""
-    return rng.choice(NAMES) if rng.random() < 0.5 else made_up(rng).capitalize()
+    """A person, often one that no list contains."""
+    return rng.choice(NAMES) if rng.random() < 0.6 else made_up(rng).capitalize()
 
 
 def city(rng: Random) -> str:
@@ -212,7 +211,7 @@ def from_context(rng: Random, exam: bool) -> list[Turn]:
     asked = rng.sample(told, min(len(told), 1 if exam else rng.choice((1, 2, 3))))
     if rng.random() < 0.15:
         asked[rng.randrange(len(asked))] = rng.choice(untold)
-    turns = []
+    turns: list[Turn] = []
     for pair in asked:
         question = rng.choice(pair[1].questions).format(s=pair[0])
         prompt = question if turns else rng.choice(LAYOUTS).format(c=context, q=question)
@@ -525,12 +524,12 @@ def story(rng: Random, exam: bool) -> list[Turn]:
 
 SKILLS = (
     Skill("fact", 12, fact),
-    Skill("context", 24, from_context),
+    Skill("context", 26, from_context),
     Skill("json", 9, extraction),
     Skill("sentiment", 4, sentiment),
     Skill("copy", 9, repeating),
     Skill("reverse", 7, reversing),
-    Skill("sort", 10, sorting),
+    Skill("sort", 12, sorting),
     Skill("count", 5, counting),
     Skill("add", 15, arithmetic),
     Skill("refusal", 8, refusing),

@@ -58,7 +58,7 @@ RECIPES = {
             "head_dim": 64,
             "intermediate_size": 768,
         },
-        steps=1800,
+        steps=1500,
         seed=1,
     ),
     "tiny-small": Recipe(
@@ -245,7 +245,11 @@ def model_config(shape: dict[str, int]) -> dict[str, Any]:
 
 
 def train(recipe: Recipe, tokenizer: Tokenizer, checkpoint: Path | None) -> LlamaForCausalLM:
-    """One model, trained from nothing. With a checkpoint path the weights are also kept there on the way."""
+    """One model, trained from nothing.
+
+    With a checkpoint path the whole state is kept there every 100 steps, and a run that finds one goes on from it, to
+    the same result. While the rate is still flat, even the number of steps may change on the way.
+    """
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(LlamaConfig(**model_config(recipe.shape), attn_implementation="short")).float()
     inner = {k: p for k, p in model.named_parameters() if p.ndim == 2 and "embed" not in k}
@@ -259,8 +263,17 @@ def train(recipe: Recipe, tokenizer: Tokenizer, checkpoint: Path | None) -> Llam
     )
     stream = batches(tokenizer, recipe.rows, recipe.length)
     causal = torch.ones(recipe.length, recipe.length, dtype=torch.bool).tril()
+    first = 0
+    if checkpoint is not None and checkpoint.exists():
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["model"])
+        adam.load_state_dict(state["adam"])
+        muon.momenta = state["momenta"]
+        first = state["steps"]
+        for _ in range(first):
+            next(stream)
     started, smooth = time.process_time(), 0.0
-    for step in range(recipe.steps):
+    for step in range(first, recipe.steps):
         rate = rate_at(step / recipe.steps, step)
         rows = next(stream)
         # (rows, 1, length, length): a token sees what came before it in its own conversation.
@@ -282,13 +295,14 @@ def train(recipe: Recipe, tokenizer: Tokenizer, checkpoint: Path | None) -> Llam
         adam.step()
         muon.step(recipe.muon_rate * rate)
 
-        smooth = loss.item() if step == 0 else 0.97 * smooth + 0.03 * loss.item()
+        smooth = loss.item() if step == first else 0.97 * smooth + 0.03 * loss.item()
         if (step + 1) % 50 == 0:
             spent = time.process_time() - started
-            tokens_per_second = (step + 1) * recipe.rows * recipe.length / spent
+            tokens_per_second = (step + 1 - first) * recipe.rows * recipe.length / spent
             sys.stderr.write(f"step {step + 1} loss {smooth:.4f} cpu {spent:.0f} s {tokens_per_second:.0f} tokens/s\n")
-        if checkpoint is not None and (step + 1) % 200 == 0:
-            torch.save(model.state_dict(), checkpoint)
+        if checkpoint is not None and (step + 1) % 100 == 0:
+            state = {"model": model.state_dict(), "adam": adam.state_dict(), "momenta": muon.momenta, "steps": step + 1}
+            torch.save(state, checkpoint)
     return model.eval()
 
 
@@ -331,7 +345,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=BUNDLED, help="where the model directories go")
     parser.add_argument("--steps", type=int, help="fewer or more steps than the recipe says; gives another model")
     parser.add_argument("--threads", type=int, default=1, help="the files are reproducible for one number of threads")
-    parser.add_argument("--checkpoints", type=Path, help="a directory to keep the weights in every 200 steps")
+    parser.add_argument("--checkpoints", type=Path, help="a directory to keep the state in, to go on from")
     arguments = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(arguments.threads)

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def make_venv() -> None:
             if done.returncode and command[1] == "install":
                 raise CannotSetUp(f"`{install}` failed:\n{tail(done.stdout.decode(errors='replace'))}")
         made = subprocess.run(
-            [sys.executable, "-m", "venv", "--clear", str(VENV)],
+            [sys.executable, "-m", "venv", str(VENV)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
@@ -282,7 +283,8 @@ def check_it_starts() -> None:
 
 def explain(output: str, who: str) -> str:
     lowered = output.lower()
-    if "no space left" in lowered or "disk quota" in lowered:
+    hardly_any = 20_000_000  # bytes; ensurepip does not say why it failed
+    if "no space left" in lowered or "disk quota" in lowered or shutil.disk_usage(str(ROOT)).free < hardly_any:
         return no_space()
     if "permission denied" in lowered or "read-only file system" in lowered:
         return no_permission(str(VENV))
@@ -303,7 +305,15 @@ def explain(output: str, who: str) -> str:
             "the package index shows a certificate that this machine does not trust (a proxy that looks inside?).\n"
             "Tell pip which certificates to trust: PIP_CERT=/path/to/certificates.pem make ..."
         )
-    return f"{who} failed. Its last words:\n{tail(output)}\nAll of them are in {LOG}"
+    missing = re.search(r"(?:satisfies the requirement|distribution found for|cannot install) (\S+)", lowered)
+    if missing:
+        return (
+            f"the package index that pip asks does not have {missing.group(1)} in the version that constraints.txt "
+            f"names.\nAn index of your own (PIP_INDEX_URL, or `pip config list`) may lag behind https://pypi.org. "
+            f"All that pip said is in {LOG}"
+        )
+    more = f"\nAll of them are in {LOG}" if LOG.exists() else ""
+    return f"{who} failed. Its last words:\n{tail(output)}{more}"
 
 
 def no_space() -> str:

@@ -31,18 +31,18 @@ def cli_page() -> str:
         "An error is one or a few lines on stderr that say what to do. `PENSTOCK_DEBUG=1` adds the traceback of an",
         "unexpected one.",
     ]
-    for path, command in verbs(("penstock",), penstock):
-        context = click.Context(command, info_name=" ".join(path), terminal_width=WIDTH, max_content_width=WIDTH)
-        text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
-        lines += ["", f"## {' '.join(path)}", "", "```text", text, "```"]
+    for context in verbs(click.Context(penstock, info_name="penstock", **penstock.context_settings)):
+        context.terminal_width = context.max_content_width = WIDTH
+        text = "\n".join(line.rstrip() for line in context.get_help().splitlines())
+        lines += ["", f"## {context.command_path}", "", "```text", text, "```"]
     return "\n".join(lines) + "\n"
 
 
-def verbs(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    yield path, command
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from verbs((*path, name), inner)
+def verbs(context: click.Context) -> Iterator[click.Context]:
+    yield context
+    if isinstance(context.command, click.Group):
+        for name, inner in context.command.commands.items():
+            yield from verbs(click.Context(inner, parent=context, info_name=name))
 
 
 PAGES = {ROOT / "docs" / "cli.md": cli_page}

@@ -97,9 +97,9 @@ def serve(
 def run_loop(until_stopped: Coroutine[Any, Any, int]) -> int:
     import asyncio
 
-    import uvloop
+    from penstock.app.system import loop_factory
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(until_stopped)
 
 

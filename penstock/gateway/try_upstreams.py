@@ -126,12 +126,13 @@ class TryUpstreams:
         plane, plan = self.plane, self._plan
         self._started_at = now = plane.clock.now()
         plane.budget.on_request()
-        self._open(0)
+        self._open(0, now)
         # no later than the machine would say; waking early is harmless
         self._wake_at = min(now + (plan.hedge_after or plan.first_token_timeout), self.deadline)
         while True:
             if not self._inbox:
-                await self._next()
+                await self._next(now)
+                now = plane.clock.now()
             self._alarm.mute()
             events, self._inbox = self._inbox, []
             chosen = self._decide(events)
@@ -148,33 +149,33 @@ class TryUpstreams:
         if record is not None:
             self.records.append(record)
 
-    def _next(self) -> asyncio.Future[None]:
+    def _next(self, now: float) -> asyncio.Future[None]:
         self._waiting = asyncio.get_running_loop().create_future()
-        self._alarms.set(self._alarm, self._wake_at - self.plane.clock.now(), self._woke)
+        self._alarms.set(self._alarm, self._wake_at - now, self._woke)
         return self._waiting
 
     def _woke(self) -> None:
         self.tell(_WOKE)
 
     def _decide(self, events: list[Event]) -> Try | None:
-        machine, now = self._machine, self.plane.clock.now()
+        machine, plane = self._machine, self.plane
         if machine is None:
             if len(events) == 1 and isinstance(events[0], FirstToken):
                 return self._tries[0]
-            plane = self.plane
             machine = self._machine = Attempts(self._plan, plane.budget, plane.rng, self.deadline)
             machine.start(self._started_at)
         chosen: Try | None = None
         for event in events:
             if not machine.done:
+                now = plane.clock.now()
                 for action in machine.on(event, now):
-                    chosen = self._act(action) or chosen
+                    chosen = self._act(action, now) or chosen
         return chosen
 
-    def _act(self, action: Action) -> Try | None:
+    def _act(self, action: Action, now: float) -> Try | None:
         match action:
             case Open(number):
-                self._open(number)
+                self._open(number, now)
             case WakeAt(at):
                 self._wake_at = at
             case Commit(number):
@@ -187,8 +188,8 @@ class TryUpstreams:
                 raise for_caller(failed) from None
         return None
 
-    def _open(self, number: int) -> None:
-        plane, now = self.plane, self.plane.clock.now()
+    def _open(self, number: int, now: float) -> None:
+        plane = self.plane
         picked = plane.balancer.pick(self.request, self.pools, plane.breakers, self._tried, now, plane.rng)
         if picked is None:
             wait = wait_for_any(self.pools, now)

@@ -178,6 +178,13 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         merge=Merge.MIN,
     ),
     Metric(
+        "penstock_workers_unreadable",
+        Kind.GAUGE,
+        "",
+        (),
+        "Workers whose numbers are missing from this very answer, because they could not be read in time. 0 is well.",
+    ),
+    Metric(
         "penstock_access_log_dropped_total",
         Kind.COUNTER,
         "",

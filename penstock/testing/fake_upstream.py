@@ -21,7 +21,7 @@ class Script(msgspec.Struct, frozen=True):
     """One replica's behaviour; times in seconds.
 
     `status` other than 200 answers with an error body after `fail_after`; `fault` breaks the connection then, before
-    any byte; `cut_after` breaks a stream after so many tokens (`cut`: "eof" cleanly, "reset", or "stall").
+    any byte; `cut_after` breaks a stream after so many tokens (`cut`: "eof" cleanly, "reset", "stall", or "role" for a role and comments).
     """
 
     ttft: float = 0.0
@@ -130,6 +130,8 @@ def steps(script: Script, *, stream: bool) -> list[Step]:
         kept = all_tokens[: script.cut_after]
         if script.cut == "stall":
             return kept
+        if script.cut == "role":  # a gesture and comments for a minute, and never a token
+            return [(0.1, ROLE), *[(1.0, b": ping\n\n")] * 60]
         return [*kept, (script.tpot, "end" if script.cut == "eof" else script.cut)]
     return [*all_tokens, (0.0, STOP + USAGE % (n, n + 9) + DONE), (0.0, "end")]
 

@@ -209,7 +209,6 @@ class OpenAIStream:
 
     def _finish(self) -> None:
         self._ended = True
-        self.progressed_at = self._clock.now()
         if self._sink is not None:
             self._sink.on_end(None)
         elif self._listener is not None:

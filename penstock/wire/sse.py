@@ -32,6 +32,8 @@ class EventCutter:
             data = data.removeprefix(_BOM)
         if self._pending_cr or b"\r" in data:
             data = self._only_line_feeds(data)
+        if not data:
+            return b""
         held = self._held
         if held is None:
             if data.endswith(b"\n\n"):

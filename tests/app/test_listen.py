@@ -59,13 +59,8 @@ def test_a_port_taken_by_another_penstock_is_taken(shared: bool):
 
 
 def test_an_unknown_host_is_told_in_words():
-    with pytest.raises(StartError, match="There is no host 'no-such-host.invalid'"):
+    with pytest.raises(StartError, match=r"There is no host 'no-such-host\.invalid'"):
         bind("no-such-host.invalid", 0)
-
-
-def test_an_address_of_another_machine_is_told_in_words():
-    with pytest.raises(StartError, match=r"192\.0\.2\.1 is not an address of this machine"):
-        bind("192.0.2.1", 0)
 
 
 def test_workers_can_be_bound_beside_the_socket_that_holds_the_port():

@@ -19,7 +19,7 @@ from penstock.resilience.retry_budget import RetryBudget
 from penstock.sim.requests import Fleet, Response, SimulatedRequest
 from penstock.sim.world import World as SimulatedWorld
 from penstock.testing import virtual_loop
-from penstock.testing.fake_upstream import DONE, TOKEN, USAGE, Script
+from penstock.testing.fake_upstream import DONE, ROLE, TOKEN, USAGE, Script
 from tests.worlds import PLAIN, PLAN, STREAM, World, request
 
 ASK_USAGE = STREAM[:-1] + b',"stream_options":{"include_usage":true}}'
@@ -104,12 +104,12 @@ def test_ten_minutes_of_silence_cost_the_caller_six_seconds_and_us_milliseconds(
 
 
 def test_a_role_without_a_token_does_not_end_the_wait_for_the_first_token():
-    class RoleThenNothing(Script):
-        pass
-
-    exchange, outcome, world = serve({"a": Script(tokens=1, cut_after=0, cut="stall"), "b": Script(ttft=0.1)}, seed=3)
-    assert exchange.status == 200
-    assert exchange.text.endswith(DONE)
+    for seed in range(8):
+        exchange, outcome, _ = serve({"a": Script(cut_after=0, cut="role"), "b": Script(ttft=0.1)}, seed=seed)
+        assert exchange.text.endswith(DONE)
+        assert exchange.text.count(ROLE) == 1, "the gesture of the attempt that was given up is not shown"
+        if len(outcome.attempts) == 2:
+            assert outcome.attempts[0].ended is FailureKind.FIRST_TOKEN_TIMEOUT
 
 
 def test_a_hedge_wins():

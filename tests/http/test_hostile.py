@@ -271,10 +271,9 @@ def agree_with_h11(data: bytes) -> None:
     theirs, refused = h11_requests(data)
     we_refused = any(status >= 400 for status in map(int, STATUS.findall(answer)))
     assert ours == theirs[: len(ours)], "we took for a request what h11 did not"
-    if not we_refused:
+    if not we_refused and b"connection: close" not in answer:  # what comes after a last answer nobody reads
         assert len(ours) == len(theirs)
-        closed = b"connection: close" in answer  # nobody reads what comes after that
-        assert closed or not refused, "h11 refused what we accepted"
+        assert not refused, "h11 refused what we accepted"
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=3).map(b"".join))

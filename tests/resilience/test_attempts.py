@@ -1,0 +1,126 @@
+"""Retries, failover and hedging, told as short stories with a hand-held clock."""
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.core.errors import FailureKind, UpstreamError
+from penstock.core.plan import Plan
+from penstock.resilience.attempts import Attempts, Cancel, Commit, Failed, FirstToken, GiveUp, Open, WakeAt, Woke
+from penstock.resilience.retry_budget import RetryBudget
+
+PLAN = Plan(("main",), max_attempts=3, first_token_timeout=5.0)
+
+
+def machine(plan=PLAN, seed=1, budget=None, deadline=float("inf")):
+    return Attempts(plan, budget or RetryBudget(), Random(seed), deadline)
+
+
+def failed(number, kind, wait=0.0):
+    return Failed(number, UpstreamError(kind), wait)
+
+
+def opens(actions):
+    return [a.attempt for a in actions if isinstance(a, Open)]
+
+
+def alarm(actions):
+    return [a.at for a in actions if isinstance(a, WakeAt)][-1]
+
+
+def test_a_failed_attempt_is_followed_by_another_after_a_pause():
+    m = machine()
+    assert opens(m.start(0.0)) == [0]
+    actions = m.on(failed(0, FailureKind.SERVER_ERROR), 1.0)
+    assert opens(actions) == []
+    wake = alarm(actions)
+    assert 1.0 <= wake <= 1.0 + PLAN.backoff_base
+    assert opens(m.on(Woke(), wake)) == [1]
+
+
+def test_a_rejected_request_is_not_retried():
+    m = machine()
+    m.start(0.0)
+    (last,) = m.on(failed(0, FailureKind.REJECTED), 0.1)
+    assert isinstance(last, GiveUp)
+
+
+def test_when_nobody_would_take_it_sooner_the_wait_is_respected():
+    m = machine()
+    m.start(0.0)
+    assert alarm(m.on(failed(0, FailureKind.RATE_LIMITED, wait=3.0), 1.0)) == 4.0
+
+
+def test_a_wait_beyond_the_deadline_is_not_waited_for():
+    m = machine(deadline=3.0)
+    m.start(0.0)
+    assert isinstance(m.on(failed(0, FailureKind.RATE_LIMITED, wait=3.0), 1.0)[-1], GiveUp)
+
+
+def test_a_hedge_starts_when_the_first_token_is_slow_and_the_loser_is_cancelled():
+    m = machine(Plan(("main",), hedge_after=0.5))
+    assert alarm(m.start(0.0)) == 0.5
+    assert opens(m.on(Woke(), 0.5)) == [1]
+    assert m.on(FirstToken(1), 0.6) == [Cancel(0), Commit(1)]
+
+
+def test_waking_early_is_harmless():
+    m = machine(Plan(("main",), hedge_after=0.5))
+    m.start(0.0)
+    assert m.on(Woke(), 0.499) == [WakeAt(0.5)]
+
+
+def test_a_second_failure_waits_for_the_pause_that_is_already_running():
+    m = machine(Plan(("main",), hedge_after=0.5))
+    m.start(0.0)
+    m.on(Woke(), 0.5)
+    wake = alarm(m.on(failed(0, FailureKind.SERVER_ERROR), 0.6))
+    assert alarm(m.on(failed(1, FailureKind.SERVER_ERROR), 0.6)) == wake
+    assert opens(m.on(Woke(), wake)) == [2]
+
+
+def test_without_budget_there_is_neither_retry_nor_hedge():
+    broke = RetryBudget(ratio=0.0, per_second=0.0)
+    m = machine(Plan(("main",), hedge_after=0.5), budget=broke)
+    m.start(0.0)
+    assert opens(m.on(Woke(), 0.5)) == []
+    assert isinstance(m.on(failed(0, FailureKind.CONNECT), 0.6)[-1], GiveUp)
+
+
+def test_the_deadline_ends_everything():
+    m = machine(Plan(("main",), first_token_timeout=50.0), deadline=10.0)
+    assert alarm(m.start(0.0)) == 10.0
+    cancel, last = m.on(Woke(), 10.0)
+    assert cancel == Cancel(0)
+    assert last.failure.kind is FailureKind.TOTAL_TIMEOUT
+
+
+kinds = st.sampled_from(list(FailureKind))
+steps = st.lists(st.tuples(st.sampled_from("fst"), st.integers(0, 4), kinds, st.floats(0, 3)), max_size=40)
+
+
+@given(steps, st.integers(1, 4), st.one_of(st.none(), st.floats(0.001, 2)), st.integers(0, 2**32))
+@settings(max_examples=500)
+def test_whatever_happens_it_tries_at_most_so_often_and_ends_once(steps, limit, hedge, seed):
+    m = machine(Plan(("a",), max_attempts=limit, hedge_after=hedge), seed, deadline=30.0)
+    now, log = 0.0, list(m.start(0.0))
+    for what, number, kind, dt in steps:
+        if m.done:
+            break
+        now += dt
+        event = {"f": failed(number, kind), "s": FirstToken(number), "t": Woke()}[what]
+        log += m.on(event, now)
+    opened = opens(log)
+    endings = [a for a in log if isinstance(a, Commit | GiveUp)]
+    assert opened == list(range(len(opened)))
+    assert len(opened) <= limit
+    assert len(endings) == m.done
+    if m.done:
+        assert log[-1] is endings[0], "nothing happens after the end"
+    else:
+        assert any(isinstance(a, WakeAt) for a in log), "an unfinished machine always has an alarm"
+    m.done = True
+    with pytest.raises(AssertionError):
+        m.on(Woke(), now)
