@@ -319,6 +319,7 @@ def write(directory: Path, recipe: Recipe, tokenizer: Tokenizer, model: LlamaFor
         if key != "lm_head.weight"  # tied to the embedding
     }
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)  # it is package data; the library makes it private
     write_json(directory / "config.json", model_config(recipe.shape))
     special = {"bos_token_id": END_OF_TEXT, "eos_token_id": END_OF_TURN, "pad_token_id": PAD}
     write_json(directory / "generation_config.json", {"do_sample": False, **special})

@@ -121,9 +121,9 @@ def why_unusable() -> str | None:
 
 
 def set_up(extra: str, verbose: bool) -> None:
-    look_for_room(extra)
     if VENV.is_symlink() or (VENV.exists() and not VENV.is_dir()):
         raise CannotSetUp(f"{VENV} is not a folder. Move it away and run this again.")
+    look_for_room(extra)
     if VENV.exists():
         reason = why_unusable()
         if reason:
@@ -244,10 +244,8 @@ def pip(arguments: list[str], verbose: bool) -> None:
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     show = sys.stdout.isatty() and not verbose
     said: list[str] = []
-    with (
-        LOG.open("a") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=str(ROOT)) as process,
-    ):
+    log = LOG.open("a")
+    with log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=str(ROOT)) as process:
         assert process.stdout is not None
         for raw in process.stdout:
             line = raw.decode(errors="replace")

@@ -67,6 +67,7 @@ class Engines:
             command = self._command(deployment)
             n_replicas = deployment.replicas or 1
             kept = [pair for pair in self._current.get(name, []) if pair[0] == command and _usable(pair[1])]
+            kept.sort(key=lambda pair: pair[1].state is not State.READY)  # of too many, let go of those that ail
             wanted[name] = kept[:n_replicas]
             while len(wanted[name]) < n_replicas:
                 child = self._start(f"{name}/{len(wanted[name])}", command)
@@ -87,6 +88,9 @@ class Engines:
         """The plane with these has been swapped in: let the others go, as soon as their requests have ended."""
         before, self._current = self._current, wanted.children
         kept = {child for pairs in wanted.children.values() for _, child in pairs}
+        for name, pairs in wanted.children.items():
+            for i, (_, child) in enumerate(pairs):
+                child.name = f"engine {name}/{i}"  # as the plane names them: by position
         gone = [child for pairs in before.values() for _, child in pairs if child not in kept]
         for child in gone:
             self._retiring.add(child)

@@ -183,6 +183,8 @@ class House:
                     tell=self._tell,
                 )
                 await self._alone.listen(sockets)
+                for line in await self._alone.first_checks():
+                    self._tell(line)
         except (StartError, PrepareError) as error:
             self.failure = error if isinstance(error, StartError) else StartError(str(error))
             return None

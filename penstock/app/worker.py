@@ -33,6 +33,7 @@ from penstock.telemetry.metrics import Labels, Registry, Snapshot
 from penstock.upstreams.base import Transport
 from penstock.wire.errors import protocol_body
 
+FIRST_CHECKS_WITHIN: Final = 2.0  # seconds
 FLUSH_EVERY: Final = 0.1  # seconds, of the access log
 _PHASES: Final[Mapping[Phase, float]] = {Phase.CLOSED: 0, Phase.HALF_OPEN: 1, Phase.OPEN: 2}
 
@@ -112,6 +113,19 @@ class Worker:
         self._background = [self._group.create_task(self.prober.run()), self._group.create_task(self._flush())]
         for bound in sockets:
             await self.server.start(sock=bound)
+
+    async def first_checks(self) -> list[str]:
+        """Waits, for a short while, until every model has a replica that is known to be ready. Lines about those that
+        have none."""
+        until = self._clock.now() + FIRST_CHECKS_WITHIN
+        while self.gateway.plane.unready_models() and self._clock.now() < until:
+            await asyncio.sleep(FIRST_CHECKS_WITHIN / 100)
+        plane = self.gateway.plane
+        return [
+            f"No replica of {model} answers its health check yet; until one does, requests for it are answered 503. "
+            f"Looked at: {', '.join(_looked_at(plane, model))}."
+            for model in plane.unready_models()
+        ]
 
     def prepare(self, spec: PlaneSpec) -> None:
         """First half of a change: everything that may fail. Raises `PrepareError`; what is served stays as it was."""
@@ -195,6 +209,12 @@ class Worker:
             "penstock_breaker_phase",
             each(lambda plane, name, i: _PHASES[plane.breakers[plane.pools[name][i].name].phase(clock.now())]),
         )
+
+
+def _looked_at(plane: Plane, model: str) -> list[str]:
+    tried = plane.plans[model].deployments
+    places = [replica for one in plane.spec.deployments if one.name in tried for replica in one.replicas]
+    return [f"{replica.origin}{replica.health_path}" for replica in places[:4]]
 
 
 def _tell_from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[[str], None], line: str) -> None:

@@ -71,6 +71,10 @@ async def _serve(control: str, name: str, announce: int) -> int:
             frames.send(writer, frames.Refused(why))
             await _hang_up(writer)
             return 1
+        notes = await worker.first_checks()
+        if name == "worker-0":  # the others see the same
+            for line in notes:
+                _tell(line)
         offered = await offer(Path(setup.directory, name + SUFFIX), worker.snapshot)
         frames.send(writer, frames.Done())
         os.write(announce, msgspec.json.encode({"port": setup.port, "pid": os.getpid()}) + b"\n")

@@ -30,8 +30,6 @@ Read: TypeAlias = Callable[[str], str]
 T = TypeVar("T")
 
 _INT: Final = re.compile(r"^[-+]?[0-9]{1,18}$")
-_FLOAT: Final = re.compile(r"^[-+]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][-+]?[0-9]{1,3})?$")
-_BOOLS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 def load(text: str, file: str, read: Read | None = None) -> Config:
@@ -255,22 +253,10 @@ def _meaning(node: Scalar, kind: inspect.Type) -> Any:
         return text if fits and text.isprintable() else _INVALID
     if isinstance(kind, inspect.LiteralType):
         return text if text in kind.values else _INVALID
-    if isinstance(kind, inspect.BoolType):
-        return _BOOLS.get(text, _INVALID) if node.plain else _INVALID
-    if not node.plain:
+    assert isinstance(kind, inspect.IntType), f"the schema uses {kind!r}, which this file does not read"
+    if not node.plain or _INT.match(text) is None:
         return _INVALID
-    number: int | float
-    if isinstance(kind, inspect.IntType):
-        digits = text.replace("_", "") if re.match(r"^[0-9]+(_[0-9]+)+$", text) else text
-        if _INT.match(digits) is None:
-            return _INVALID
-        number = int(digits)
-    elif isinstance(kind, inspect.FloatType):
-        if _FLOAT.match(text) is None:
-            return _INVALID
-        number = float(text)
-    else:
-        raise AssertionError(f"the schema uses {kind!r}, which this file does not read")
+    number = int(text)
     too_small = kind.ge is not None and number < kind.ge
     too_large = kind.le is not None and number > kind.le
     return _INVALID if too_small or too_large else number
@@ -281,13 +267,10 @@ def _wanted(kind: inspect.Type, extra: AnyMapping[str, Any]) -> str:
         return str(extra["expected"])
     if isinstance(kind, inspect.LiteralType):
         return " or ".join(f"`{value}`" for value in kind.values)
-    if isinstance(kind, inspect.BoolType):
-        return "true or false"
-    if isinstance(kind, inspect.IntType | inspect.FloatType):
-        what = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
-        if kind.ge is not None and kind.le is not None:
-            return f"{what} from {kind.ge:,} to {kind.le:,}"
-        return what
+    if isinstance(kind, inspect.IntType):
+        assert kind.ge is not None, "every number here has bounds"
+        assert kind.le is not None, "every number here has bounds"
+        return f"a whole number from {kind.ge:,} to {kind.le:,}"
     return "a text"
 
 

@@ -15,12 +15,12 @@ from penstock.core.plan import Plan
 from penstock.core.request import Caller
 from penstock.resilience.breaker import Breaker
 from penstock.resilience.retry_budget import RetryBudget
-from penstock.upstreams.base import Upstream
+from penstock.upstreams.base import Transport, Upstream
 
 
 class Plane(msgspec.Struct, frozen=True):
-    """`plans` by model (`plain_plans` for answers that are not streamed), `pools` by deployment, `upstreams` and
-    `breakers` by replica, `callers` by the first 8 bytes of the key's digest, beside the whole digest.
+    """`plans` by model (`plain_plans` for answers that are not streamed), `pools` by deployment, `upstreams`,
+    `transports` and `breakers` by replica, `callers` by the first 8 bytes of the key's digest, beside the whole digest.
     """
 
     spec: PlaneSpec
@@ -28,6 +28,7 @@ class Plane(msgspec.Struct, frozen=True):
     plain_plans: Mapping[str, Plan]
     pools: Mapping[str, Sequence[Replica]]
     upstreams: Mapping[str, Upstream]
+    transports: Mapping[str, Transport]
     breakers: Mapping[str, Breaker]
     callers: Mapping[bytes, tuple[bytes, Caller]]
     balancer: Balancer

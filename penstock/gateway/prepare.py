@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,7 +18,7 @@ from penstock.core.request import Caller
 from penstock.gateway.plane import Plane
 from penstock.resilience.breaker import Breaker, BreakerRule
 from penstock.resilience.retry_budget import RetryBudget
-from penstock.upstreams.base import Transport, Upstream
+from penstock.upstreams.base import Transport, Upstream, host_of
 from penstock.upstreams.openai import OpenAIUpstream
 
 
@@ -77,9 +76,10 @@ class Preparer:
                 breaker = previous.breakers.get(place.name) if previous is not None and same_place else None
                 breakers[place.name] = breaker if breaker is not None and breaker.rule == rule else Breaker(rule)
                 kept = known.get(place.name) if same_place else None
-                pools[deployment.name].append(
-                    kept or Replica(place.name, deployment.name, ready=place.health_path is None)
-                )
+                # at the start nothing is known; later a new replica is trusted until the prober has asked it, so
+                # that a reload which replaces every replica leaves no gap
+                ready = place.health_path is None or previous is not None
+                pools[deployment.name].append(kept or Replica(place.name, deployment.name, ready=ready))
         balancer = previous.balancer if previous is not None else Balancer()
         budget = RetryBudget(spec.retry_budget_ratio, spec.retry_budget_per_second)
         if previous is not None and (spec.retry_budget_ratio, spec.retry_budget_per_second) == (
@@ -93,6 +93,7 @@ class Preparer:
             plain_plans={model.name: model.plan.for_plain() for model in spec.models},
             pools=pools,
             upstreams={name: one.upstream for name, one in live.items()},
+            transports={name: one.transport for name, one in live.items()},
             breakers=breakers,
             callers=_callers(spec),
             balancer=balancer,
@@ -125,13 +126,12 @@ class Preparer:
             raise PrepareError(f"deployments.{deployment.name}.key: {error.args[0]}") from None
 
     def _start(self, deployment: DeploymentSpec, place: ReplicaSpec, secret: str | None) -> LiveReplica:
-        host = "localhost" if place.origin.startswith("unix:") else urlsplit(place.origin).netloc.rpartition("@")[2]
         transport = self._parts.transport(deployment, place)
         try:
             upstream = OpenAIUpstream(
                 transport,
                 self._parts.clock,
-                host=host,
+                host=host_of(place.origin),
                 base_path=place.base_path,
                 served=deployment.served,
                 secret=secret,

@@ -21,7 +21,8 @@ class Script(msgspec.Struct, frozen=True):
     """One replica's behaviour; times in seconds.
 
     `status` other than 200 answers with an error body after `fail_after`; `fault` breaks the connection then, before
-    any byte; `cut_after` breaks a stream after so many tokens (`cut`: "eof" cleanly, "reset", "stall", or "role" for a role and comments).
+    any byte; `cut_after` breaks a stream after so many tokens (`cut`: "eof" cleanly, "reset", "stall", or "role" for a
+    role and comments without end).
     """
 
     ttft: float = 0.0
@@ -107,7 +108,7 @@ class FakeTransport:
     def send(self, prefix: bytes, extra: bytes, body: bytes, receiver: Any) -> FakeCall:
         self._opened.append(self.name)
         self.bodies.append(body)
-        stream = msgspec.json.decode(body).get("stream") is True
+        stream = bool(body) and msgspec.json.decode(body).get("stream") is True
         call = FakeCall(steps(self.script, stream=stream), receiver, self.script)
         self.calls.append(call)
         return call

@@ -7,10 +7,16 @@ future, and letting go of one never has to wait.
 from __future__ import annotations
 
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from penstock.core.errors import UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Request, Usage
+
+
+def host_of(origin: str) -> str:
+    """The Host header for an origin such as `http://host:port` or `unix:/path`; credentials in it are left out."""
+    return "localhost" if origin.startswith("unix:") else urlsplit(origin).netloc.rpartition("@")[2]
 
 
 class Listener(Protocol):

@@ -25,7 +25,8 @@ sys.addaudithook(refuse)
 room = importlib.import_module("{room}")
 if room is not penstock:
     for module in pkgutil.walk_packages(room.__path__, "{room}."):
-        importlib.import_module(module.name)
+        if "._kernels_" not in module.name:  # a library for ctypes, which only looks like a module
+            importlib.import_module(module.name)
 assert threading.active_count() == 1, threading.enumerate()
 """
 
