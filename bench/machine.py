@@ -103,6 +103,25 @@ def cpu_seconds(root: int) -> float:
     return total * TICK
 
 
+def waits(root: int) -> dict[int, float]:
+    """By thread of the tree: seconds in which it was ready to run and had no core, because somebody else had it.
+
+    The measure of how disturbed a run was. CPU time does not show it, but caches that neighbours empty cost CPU time.
+    """
+    found: dict[int, float] = {}
+    for pid in tree(root):
+        with contextlib.suppress(OSError):  # it has ended, or the kernel keeps no scheduler statistics
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                text = Path(f"/proc/{pid}/task/{thread}/schedstat").read_text()
+                found[int(thread)] = int(text.split()[1]) / 1e9
+    return found
+
+
+def waited_seconds(root: int, before: dict[int, float]) -> float:
+    """What the thread that waited most has waited since `before`."""
+    return max((total - before.get(thread, 0.0) for thread, total in waits(root).items()), default=0.0)
+
+
 def rss_bytes(root: int) -> int:
     """Resident memory of the whole tree; pages that processes share are counted for each."""
     total = 0

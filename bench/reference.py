@@ -1,4 +1,5 @@
-"""Does the embedded engine compute what Hugging Face transformers computes? Random models of every supported kind, token for token.
+"""Does the embedded engine compute what Hugging Face transformers computes? Random models of every supported kind,
+token for token.
 
     python bench/reference.py --torch-python PATH     compare; PATH is a Python with torch and transformers
     python bench/reference.py --torch-python PATH --record     and write tests/engine/fixtures
@@ -95,7 +96,7 @@ def run_transformers(directory: Path) -> None:
 
 
 def run_penstock(forward: Any, expected: list[list[int]], forced: bool) -> tuple[list[list[int]], list[Any]]:
-    """Tokens and logits of all prompts in one batch; `forced` goes on with the expected tokens whatever was computed."""
+    """Tokens and logits of all prompts in one batch; `forced` goes on with the expected tokens, whatever came out."""
     import numpy
 
     from penstock.batching.options import BatchingOptions
@@ -143,7 +144,8 @@ def forwards(path: Path, built: list[str]) -> list[tuple[str, str, Any]]:
         assert isinstance(kernels, Kernels)
         for dtype in ("float32", "bf16", "int8"):
             sizes = {"n_blocks": 64, "max_positions": 256, "max_batched_tokens": 64, "threads": 1}
-            made.append((name, dtype, CompiledForward(kernels, checkpoint, config, dtype=dtype, **sizes)))  # type: ignore[arg-type]
+            forward = CompiledForward(kernels, checkpoint, config, dtype=dtype, **sizes)  # type: ignore[arg-type]
+            made.append((name, dtype, forward))
     checkpoint.close()
     return made
 
@@ -177,9 +179,13 @@ def compare(directory: Path) -> tuple[int, int]:
             total = N_TOKENS * len(expected)
             found = error(logits)
             allowed = {"float32": FLOAT32_ERROR, "bf16": theirs_bf16 * BF16_SLACK, "int8": INT8_ERROR}[dtype]
-            good = found <= allowed and {"float32": same == total, "bf16": True, "int8": likeliest >= INT8_AGREEMENT}[dtype]
+            good = (
+                found <= allowed
+                and {"float32": same == total, "bf16": True, "int8": likeliest >= INT8_AGREEMENT}[dtype]
+            )
             met, missed = met + good, missed + (not good)
-            row = f"{path.name:20} {name + ' ' + dtype:18} {same:>6} of {total} {likeliest:10.3f} {found:9.1e} {allowed:9.1e}"
+            row = f"{path.name:20} {name + ' ' + dtype:18} {same:>6} of {total} {likeliest:10.3f}"
+            row += f" {found:9.1e} {allowed:9.1e}"
             print(row if good else row + "  MISSED")
     return met, missed
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKS = (
-    ("ruff check", "-m ruff check -q ."),
-    ("ruff format", "-m ruff format --check -q ."),
+    ("ruff check", "-m ruff check -q --output-format concise ."),
+    ("ruff format", "-m ruff format --check -q --output-format concise ."),
     ("mypy", "-m mypy --no-error-summary"),
-    ("import contracts", "-c from#importlinter.cli#import#lint_imports_command;lint_imports_command()"),
+    ("import contracts", "-c from#importlinter.cli#import#lint_imports_command;lint_imports_command() --no-logo"),
 )
 REPAIRS = {"ruff check": "make fix", "ruff format": "make fix"}
 SHOWN = 5

@@ -27,8 +27,8 @@ START_SECONDS = 60.0
 QUESTIONS = (
     "What is continuous batching?",
     "What is a KV cache?",
-    "Extract as JSON: Maria is 34 years old and lives in Lisbon.",
-    "What is time to first token?",
+    "Extract name and city as JSON: Hana is 34 years old and lives in Lisbon.",
+    "What is hedging?",
 )
 
 
@@ -122,7 +122,7 @@ def ask_a_few_things(url: str, clock: SystemClock) -> None:
     try:
         for question in QUESTIONS:
             say(f"> {question}")
-            answer = caller.ask(MODEL, [Message("user", question)], max_tokens=120)
+            answer = caller.ask(MODEL, [Message("user", question)], max_tokens=120, temperature=0)
             for text in answer:
                 sys.stdout.write(printable(text))
                 sys.stdout.flush()
@@ -140,7 +140,7 @@ Ask it yourself, from another terminal
   .venv/bin/penstock chat --url {url}
 
   curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{{
-    "model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "What is a router?"}}]}}'
+    "model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "What is a replica?"}}]}}'
 
 or from Python, with the client you have (pip install openai)
 

@@ -118,7 +118,8 @@ class Worker:
         """Waits, for a short while, until every model has a replica that is known to be ready. Lines about those that
         have none."""
         until = self._clock.now() + FIRST_CHECKS_WITHIN
-        while self.gateway.plane.unready_models() and self._clock.now() < until:
+        # the prober writes `ready` and rings no bell; this runs once, before anybody is served
+        while self.gateway.plane.unready_models() and self._clock.now() < until:  # noqa: ASYNC110
             await asyncio.sleep(FIRST_CHECKS_WITHIN / 100)
         plane = self.gateway.plane
         return [

@@ -191,9 +191,8 @@ class Checkpoint:
                 f"{tensor.file} is truncated: tensor {name!r} ends at byte {tensor.end:,}, the file at {size:,}"
             )
         if min(tensor.shape, default=0) < 0 or tensor.end - tensor.start != prod(tensor.shape) * item:
-            raise CheckpointError(
-                f"{tensor.file}: tensor {name!r} has {tensor.end - tensor.start} bytes for {tensor.shape}"
-            )
+            n_bytes = tensor.end - tensor.start
+            raise CheckpointError(f"{tensor.file}: tensor {name!r} has {n_bytes} bytes for shape {list(tensor.shape)}")
         if name in self._tensors:
             raise CheckpointError(f"{tensor.file}: tensor {name!r} is in {self._tensors[name].file} as well")
         self._tensors[name] = tensor

@@ -267,7 +267,7 @@ class CompiledForward:
         )
 
     def _linear(self, linear: Linear) -> _Linear:
-        """Pack a matrix into the order that the kernels read it in. Scales, sums and bias are padded to whole panels."""
+        """Pack a matrix into the order that the kernels read. Scales, sums and bias are padded to whole panels."""
         outputs, inputs = linear.weight.shape
         padded = -(-outputs // LARGEST_PANEL) * LARGEST_PANEL
         weight = np.ascontiguousarray(linear.weight, np.float32)

@@ -26,6 +26,18 @@ from penstock.engine.checkpoint import CheckpointError, read_json
 MAX_TOKENS_PER_CHARACTER = 8
 
 
+# What a program that came with a model may do wrong with the messages of a caller.
+_TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
 class TemplateRefused(Exception):
     """The model's chat template does not accept these messages. The message is the template's own, for the caller."""
 
@@ -182,7 +194,7 @@ class _ChatTemplate:
             raise TemplateRefused("this model has no chat template: use /v1/completions")
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._special)
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
+        except _TEMPLATE_ERRORS as error:
             raise TemplateRefused(f"the model's chat template refused the messages: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 from penstock.core.clock import Clock
 from penstock.core.errors import FailureKind, UpstreamError
@@ -22,44 +23,57 @@ class Relay:
         "_done",
         "_exchange",
         "_idle_timeout",
+        "_moved_at",
         "_stream",
-        "failure",
     )
 
-    def __init__(self, stream: Stream, exchange: Exchange, clock: Clock, alarms: Alarms, alarm: Alarm) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        exchange: Exchange,
+        clock: Clock,
+        alarms: Alarms,
+        alarm: Alarm,
+        *,
+        idle_timeout: float,
+        deadline: float,
+    ) -> None:
+        """`idle_timeout` in seconds, between two things that mean something; `deadline` in Clock.now() seconds."""
         self._stream, self._exchange, self._clock = stream, exchange, clock
         self._alarms, self._alarm = alarms, alarm
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.failure: UpstreamError | None = None
-
-    async def run(self, idle_timeout: float, deadline: float) -> UpstreamError | None:
-        """Relay to the end; what went wrong, or None when the answer was whole. Ending the exchange is the caller's.
-
-        `idle_timeout` in seconds, between two things that mean something; `deadline` in Clock.now() seconds.
-        """
         self._idle_timeout, self._deadline = idle_timeout, deadline
-        exchange, stream = self._exchange, self._stream
-        exchange.flow = stream
-        try:
-            stream.relay(self)
-            if not self._done.done():
-                self._watch()
-                await self._done
-        finally:
-            exchange.flow = None
-        return self.failure
+        self._moved_at = 0.0  # when the caller last let us go on; inf: they are not taking anything
+        self._done: asyncio.Future[UpstreamError | None] = asyncio.get_running_loop().create_future()
+
+    def start(self) -> asyncio.Future[UpstreamError | None]:
+        """Relay to the end: what went wrong, or None when the answer was whole. Ending the exchange is the caller's."""
+        self._exchange.flow = self
+        self._stream.relay(self)
+        if not self._done.done():
+            self._watch()
+        return self._done
 
     def on_events(self, block: bytes) -> None:
         self._exchange.write(block)
 
     def on_end(self, failure: UpstreamError | None) -> None:
-        self.failure = failure
+        self._exchange.flow = None
         if not self._done.done():
-            self._done.set_result(None)
+            self._done.set_result(failure)
+
+    def pause(self) -> None:
+        """The caller is slow (`http` drops one who is too slow). Until `resume`, silence is not the upstream's fault."""
+        self._moved_at = inf
+        self._stream.pause()
+
+    def resume(self) -> None:
+        self._moved_at = self._clock.now()
+        self._stream.resume()
 
     def _watch(self) -> None:
         now = self._clock.now()
-        idle_at = self._stream.progressed_at + self._idle_timeout
+        since = max(self._stream.progressed_at, self._moved_at)
+        idle_at = (now if since == inf else since) + self._idle_timeout
         if now >= self._deadline:
             self.on_end(UpstreamError(FailureKind.TOTAL_TIMEOUT))
         elif now >= idle_at:

@@ -100,23 +100,30 @@ class Gateway:
             call.answer = answer = await tries.first_token()
             request.fields.clear()  # nothing can be retried any more: the body need not be kept while tokens flow
             exchange.body = b""
-            headers = _headers(plane, call, answer)
             call.status = 200
             plain = answer.stream.plain
             if plain is not None:
-                exchange.respond(200, plain, headers)
+                exchange.respond(200, plain, _headers(plane, call, answer))
                 call.error = None
                 tries.end(answer, OK)
             else:
-                exchange.start(200, headers)
-                relay = Relay(answer.stream, exchange, plane.clock, self._alarms, call.alarm)
-                failure = await relay.run(plan.idle_timeout, tries.deadline)
+                exchange.start(200, _headers(plane, call, answer))
+                failure = await Relay(
+                    answer.stream,
+                    exchange,
+                    plane.clock,
+                    self._alarms,
+                    call.alarm,
+                    idle_timeout=plan.idle_timeout,
+                    deadline=tries.deadline,
+                ).start()
                 _finish(exchange, call, failure)
                 tries.end(answer, OK if failure is None else failure.kind)
         except PenstockError as error:
             call.status, call.error = error.status, error.code
             exchange.respond(error.status, openai_body(error), _error_headers(error, call.id))
         finally:
+            exchange.flow = None
             call.leases.release()
             self._alarms.clear(call.alarm)
             self.in_flight -= 1

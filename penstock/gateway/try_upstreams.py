@@ -132,6 +132,7 @@ class TryUpstreams:
         while True:
             if not self._inbox:
                 await self._next(now)
+                self._waiting = None
                 now = plane.clock.now()
             self._alarm.mute()
             events, self._inbox = self._inbox, []

@@ -795,9 +795,7 @@ class Connection(asyncio.Protocol):
         exchange._connection = exchange.flow = None  # a flow knows its exchange: no cycle for the collector
         self._active = None
         if not exchange._keep or self.closing:
-            self.closing = True
-            self._pending.clear()
-            self._hang_up()
+            self._close_after_last_answer()
         elif self._pending or self._read_paused or self._phase or self._fault is not None:
             if not self._dispatching:
                 # Not from here: this is the stack of a handler that may have more to do.
@@ -806,6 +804,15 @@ class Connection(asyncio.Protocol):
             self.deadline = deadline = self._loop.time() + self._options.keep_alive_timeout
             if deadline < self.due:
                 self._server.wheel.hasten(self)
+
+    def _close_after_last_answer(self) -> None:
+        self.closing = self._deaf = True
+        self._pending.clear()
+        if self._phase or self._ahead or self._read_paused:
+            self._hang_up()  # it is sending still
+        else:
+            self._limit(self._options.write_timeout)
+            self._transport.close()
 
     def cut(self, exchange: Exchange) -> None:
         """End the connection in the middle of an answer."""

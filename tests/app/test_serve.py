@@ -295,32 +295,42 @@ async def _load(server: Running, n_clients: int, enough: Callable[[], bool]) -> 
 
 
 @pytest.mark.journey
-def test_a_hundred_swaps_under_load_lose_no_request(tmp_path: Path):
+@pytest.mark.parametrize(("workers", "n_swaps"), [(1, 100), (2, 25)])
+def test_swaps_under_load_lose_no_request(tmp_path: Path, workers: int, n_swaps: int):
+    """Every swap replaces every replica, while eight clients ask and a stream from before the first swap stays open."""
+
     async def story() -> None:
-        engines = [await FakeEngine("one").start(), await FakeEngine("two").start(), await FakeEngine("three").start()]
+        engines = [await FakeEngine(name).start() for name in ("one", "two", "three")]
         path = tmp_path / "penstock.yaml"
-        path.write_text(text(engines[0], engines[1]))
-        n_swaps = 0
+        path.write_text(text(engines[2]))
+        engines[2].gate.clear()
+        n_done = 0
 
         async def use(server: Running) -> None:
-            nonlocal n_swaps
-
             async def swap() -> None:
-                nonlocal n_swaps
-                while n_swaps < 100:
-                    kept, changed = engines[0], engines[1 + n_swaps % 2]
-                    reload(path, text(kept, changed, more=f"# {n_swaps}\n"))
-                    await server.until_told(f"was read again (plane {n_swaps + 2})")
-                    n_swaps += 1
+                nonlocal n_done
+                while n_done < n_swaps:
+                    reload(path, text(engines[n_done % 2]))
+                    await server.until_told(f"was read again (plane {n_done + 2})")
+                    n_done += 1
 
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(chat_bytes(stream=True))
+            first = await reader.readuntil(b"three")
+            reload(path, text(engines[1]))
+            await server.until_told("was read again (plane 2)")
+            n_done = 1
             async with asyncio.TaskGroup() as group:
                 group.create_task(swap())
-                loading = group.create_task(_load(server, 8, lambda: n_swaps >= 100))
+                loading = group.create_task(_load(server, 8, lambda: n_done >= n_swaps))
             seen = loading.result()
-            assert len(seen) > 100
-            assert {one for one in seen if one != (200, True)} == set(), "every answer is whole"
+            assert len(seen) > n_swaps
+            assert [one for one in seen if one != (200, True)] == [], "every answer is whole"
+            engines[2].gate.set()
+            assert b"[DONE]" in first + await reader.read(-1)
+            writer.close()
 
-        await serving(ServeOptions(config_path=str(path), insecure_dev=True), use)
+        await serving(ServeOptions(config_path=str(path), insecure_dev=True, workers=workers), use)
         for engine in engines:
             engine.close()
 

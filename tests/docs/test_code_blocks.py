@@ -82,7 +82,8 @@ def gateway(tmp_path_factory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("gateway") / "log"
     command = [sys.executable, "-m", "penstock.cli.main", "serve", "tiny", "--insecure-dev", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent, env=environment)
     try:
         for _ in range(300):
             try:

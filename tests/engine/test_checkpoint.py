@@ -1,4 +1,6 @@
-"""Files of a model that cannot be used are named, with what is wrong and what to do: never a traceback, never wrong answers."""
+"""Files of a model that cannot be used are named, with what is wrong and what to do: never a traceback, never wrong
+answers.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def test_pickled_weights_are_refused_with_advice(model):
         load(model)
 
 
-@pytest.mark.parametrize(("keep", "message"), [(0, "is empty"), (4, "truncated"), (100, "truncated"), (-10, "truncated")])
+@pytest.mark.parametrize(
+    ("keep", "message"), [(0, "is empty"), (4, "truncated"), (100, "truncated"), (-10, "truncated")]
+)
 def test_a_truncated_file_is_named(model, keep, message):
     path = model / "model.safetensors"
     data = path.read_bytes()
@@ -182,13 +186,20 @@ def test_end_tokens_come_from_both_files(model):
 
 
 def test_rope_parameters_of_transformers_5_mean_the_same(model):
-    edit(model / "config.json", rope_theta=..., rope_scaling=..., rope_parameters={"rope_type": "default", "rope_theta": 77.0})
+    edit(
+        model / "config.json",
+        rope_theta=...,
+        rope_scaling=...,
+        rope_parameters={"rope_type": "default", "rope_theta": 77.0},
+    )
     assert read_config(model).rope_theta == 77.0
 
 
 def test_a_context_that_does_not_fit_is_refused(model):
     with pytest.raises(CheckpointError, match="max_model_len 300"):
-        load_model(EngineOptions(model=str(model), kernels="numpy", kv_tokens=256, max_model_len=300), lambda form: form)
+        load_model(
+            EngineOptions(model=str(model), kernels="numpy", kv_tokens=256, max_model_len=300), lambda form: form
+        )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -199,7 +210,9 @@ def test_numbers_are_read_as_they_were_written(tmp_path, dtype):
     read = checkpoint.tensor("x", (2, 3))
     checkpoint.close()
     # 8 or 11 significant bits, rounded to nearest
-    np.testing.assert_allclose(read, values, rtol={"bfloat16": 2**-9, "float16": 2**-11, "float32": 0}[dtype], atol=3e-8)
+    np.testing.assert_allclose(
+        read, values, rtol={"bfloat16": 2**-9, "float16": 2**-11, "float32": 0}[dtype], atol=3e-8
+    )
 
 
 @settings(max_examples=150)

@@ -125,9 +125,10 @@ def test_logits_are_the_same_to_the_last_bit_however_they_were_computed(model, b
     assert tight.tokens == together.tokens, "after preemption"
     assert tight.bits() == together.bits(), "after preemption"
 
-    twice = Run(computes, [prompts[3], prompts[3][:60] + [5, 6]], max_seqs=1)
+    longer = [*prompts[3][:60], 5, 6]
+    twice = Run(computes, [prompts[3], longer], max_seqs=1)
     assert twice.scheduler.stats().prefix_hit_tokens == 48
-    assert twice.bits()[1] == Run(computes, [prompts[3][:60] + [5, 6]]).bits()[0], "with a known prefix"
+    assert twice.bits()[1] == Run(computes, [longer]).bits()[0], "with a known prefix"
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -19,6 +19,7 @@ from penstock.resilience.retry_budget import RetryBudget
 from penstock.sim.requests import Fleet, Response, SimulatedRequest
 from penstock.sim.world import World as SimulatedWorld
 from penstock.testing import virtual_loop
+from penstock.testing.exchange import FakeExchange
 from penstock.testing.fake_upstream import DONE, ROLE, TOKEN, USAGE, Script
 from tests.worlds import PLAIN, PLAN, STREAM, World, request
 
@@ -134,6 +135,20 @@ def test_a_stream_that_breaks_after_the_first_token_ends_in_an_error_event_and_n
     assert outcome.error == code
     assert outcome.usage.completion_tokens == 8
     assert outcome.usage_source is UsageSource.ESTIMATE
+
+
+def test_a_slow_caller_is_not_taken_for_a_silent_upstream():
+    async def main(loop):
+        world = World(loop, {"a": Script(tokens=10, tpot=0.1)})
+        exchange = FakeExchange(STREAM)
+        loop.call_later(0.55, lambda: exchange.flow.pause())
+        loop.call_later(20.55, lambda: exchange.flow.resume())
+        await world.gateway.handle(exchange)
+        assert exchange.text.count(TOKEN) == 10
+        assert world.outcomes[0].error is None
+        assert world.outcomes[0].ended_at - world.outcomes[0].received_at > 20
+
+    virtual_loop.run(main)
 
 
 def test_the_last_failure_is_told_in_the_callers_words_and_without_ours():

@@ -428,29 +428,28 @@ def test_a_caller_that_leaves_cancels_its_request_at_once(run, how, before):
 
 def test_a_coroutine_that_was_returned_always_begins(run):
     """What a handler takes before it returns its coroutine, the coroutine gives back: so it must run, even too late."""
-    taken: list[str] = []
+    events: list[str] = []
 
     async def give_back() -> None:
         try:
             await asyncio.sleep(0)
+            events.append("went on")
         finally:
-            taken.remove("lease")
-
-    def handler(exchange: Exchange):
-        taken.append("lease")
-        for connection in world_.server.open_connections:
-            connection.drop()
-        return give_back()
+            events.append("given back")
 
     async def main() -> None:
-        global world_
+        def handler(exchange: Exchange):
+            events.append("taken")
+            for connection in world.server.open_connections:
+                connection.drop()
+            return give_back()
+
         async with serving(handler) as world:
-            world_ = world
             await world.call(GET)
-            await until(lambda: taken)
+            await until(lambda: events)
             await until(lambda: not world.server.connections)
             await until(lambda: not world.server.tasks)
-            assert not taken
+            assert events == ["taken", "given back"]
 
     run(main())
 
@@ -505,13 +504,6 @@ class Source:
         self.exchange.finish()
 
 
-def small_buffers(port: int) -> socket.socket:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    sock.connect(("127.0.0.1", port))
-    return sock
-
-
 def test_a_slow_reader_pauses_the_source_and_the_buffer_stays_small(run):
     sources: list[Source] = []
 
@@ -522,7 +514,7 @@ def test_a_slow_reader_pauses_the_source_and_the_buffer_stays_small(run):
 
     async def main() -> None:
         async with serving(handler) as world:
-            caller = await world.call(GET, limit=1_024)
+            caller = await world.call(GET)
             await until(lambda: sources and sources[0].paused)
             stuck_at = sources[0].written
             assert stuck_at < 15_000_000
@@ -549,8 +541,7 @@ def test_drain_waits_for_a_slow_reader(run):
 
     async def main() -> None:
         async with serving(handler) as world:
-            caller = await world.call(GET, limit=1_024)
-            (connection,) = world.server.open_connections or [None]
+            caller = await world.call(GET)
             await until(lambda: world.server.open_connections)
             (connection,) = world.server.open_connections
             await until(lambda: connection._write_paused)
@@ -575,7 +566,7 @@ def test_a_caller_that_takes_nothing_is_dropped(run):
 
     async def main() -> None:
         async with serving(handler, ServerOptions(write_timeout=0.1)) as world:
-            await world.call(GET, limit=1_024)
+            await world.call(GET)
             await until(lambda: endings)
             await until(lambda: not world.server.connections)
 
