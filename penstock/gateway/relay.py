@@ -62,7 +62,7 @@ class Relay:
             self._done.set_result(failure)
 
     def pause(self) -> None:
-        """The caller is slow (`http` drops one who is too slow). Until `resume`, silence is not the upstream's fault."""
+        """The caller is slow (`http` drops one who is too slow). Until `resume`, silence is not an upstream's fault."""
         self._moved_at = inf
         self._stream.pause()
 

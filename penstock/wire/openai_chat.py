@@ -149,6 +149,7 @@ class _Delta(msgspec.Struct, gc=False):
 
 
 class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
     delta: _Delta | None = None
     text: str | None = None  # completions
     finish_reason: str | None = None
@@ -180,18 +181,19 @@ def _upstream_error(error: object, where: str) -> UpstreamError:
 class Meter:
     """Reads an answer as it goes by and remembers what the receipt needs."""
 
-    __slots__ = ("done", "finish_reason", "tokens_seen", "usage")
+    __slots__ = ("_open", "done", "finish_reason", "tokens_seen", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.tokens_seen = 0  # events that carried something; about one token each
         self.done = False  # the terminal event has come
+        self._open = 0  # a bit for each choice that has begun and not said why it ended
 
     @property
     def complete(self) -> bool:
         """The upstream said that this is the end: `[DONE]`, or a finish reason from servers that never send it."""
-        return self.done or self.finish_reason is not None
+        return self.done or (self.finish_reason is not None and not self._open)
 
     def billed(self, request: Request) -> tuple[Usage, UsageSource]:
         """Usage for the receipt: the upstream's own count, else an estimate that says so."""
@@ -244,9 +246,13 @@ class Meter:
             choices = seen.choices
             if choices:
                 for choice in choices:
+                    bit = 1 << (choice.index & 127)  # OpenAI allows n up to 128
                     if choice.finish_reason is not None:
                         self.finish_reason = choice.finish_reason
+                        self._open &= ~bit
                         meaningful = True
+                    else:
+                        self._open |= bit
                     delta = choice.delta
                     if choice.text or (delta is not None and _says_something(delta)):
                         self.tokens_seen += 1
