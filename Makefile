@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 PORT ?= 8080
 IN := .venv/bin/python
-SOURCES := penstock tests scripts bench models examples
+SOURCES := penstock tests scripts bench models examples setup.py
 
 .PHONY: help setup demo test check fix cover docs bench .engine .dev
 
@@ -27,9 +27,9 @@ demo: .engine ## start Penstock with two small models inside on http://127.0.0.1
 	@exec $(IN) scripts/demo.py --port $(PORT)
 
 test: .dev ## everything that must hold before a commit: check, then every test with coverage
-	@$(IN) scripts/checks.py
-	@echo; echo "== pytest (with coverage of the package)"
-	@$(IN) scripts/tests.py
+	@code=0; $(IN) scripts/checks.py || code=1; \
+		echo; echo "== pytest (with coverage of the package)"; \
+		$(IN) scripts/tests.py || code=1; exit $$code
 
 check: .dev ## the fast half of `make test`: ruff, mypy, import contracts
 	@$(IN) scripts/checks.py
@@ -46,7 +46,10 @@ docs: .dev ## write the generated pages anew (docs/cli.md from --help)
 	@$(IN) scripts/write_docs.py
 
 bench: .dev ## list the benches; `make bench-NAME` runs one
-	@ls bench/*.py 2>/dev/null | sed -E 's|bench/(.*)\.py|  make bench-\1|; s/_/-/g' | grep -v 'bench---' || echo "No benches yet."
+	@grep -ls '__main__' bench/*.py | while read -r file; do \
+		name="$$(basename "$$file" .py)"; \
+		printf '  make bench-%-12s %s\n' "$${name//_/-}" "$$(head -1 "$$file" | tr -d '"')"; \
+	done || echo "There is no bench yet."
 
 bench-%: .dev
 	@$(IN) bench/$(subst -,_,$*).py

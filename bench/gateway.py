@@ -14,7 +14,7 @@ time looks worse than it is. A run whose answers are not all right is an error, 
     --write             put the table into docs/figures.md
     --nice -20          priority of everything that is measured (below 0 needs root)
 
-Ends with 1 when a target is missed, 2 when nothing could be measured.
+Ends with 1 when a target is missed or an answer of Penstock was not right, 2 when nothing could be measured.
 """
 
 from __future__ import annotations
@@ -187,9 +187,14 @@ class Running:
         self.start_cpu = machine.cpu_seconds(self.child.pid)
 
     def load(
-        self, body: str, connections: int, *options: str | float, on_begun: Callable[[], None] | None = None
+        self,
+        body: str,
+        connections: int,
+        *options: str | float,
+        on_begun: Callable[[], None] | None = None,
+        warm_up: bool = False,
     ) -> dict[str, Any]:
-        """One run of the load generator, validated. Raises Invalid."""
+        """One run of the load generator, validated; a warm-up may end before the first answer does. Raises Invalid."""
         command = [self.world.load_program, "-p", self.port, "-k", self.stack.key, "-c", connections]
         command += ["-b", self.world.scratch / f"{body}.json", *options]
         before = self.world.counters()
@@ -217,13 +222,14 @@ class Running:
         if process.returncode != 0:
             raise Unusable(f"the load generator failed: {errors}")
         result: dict[str, Any] = json.loads(output)
-        self._validate(
-            result, before or {}, self.world.counters() or {}, connections, bool(options and "-s" in options)
-        )
+        after = self.world.counters()
+        assert before is not None
+        assert after is not None
+        self._validate(result, before, after, connections, warm_up)
         return result
 
     def _validate(
-        self, result: dict[str, Any], before: dict[str, Any], after: dict[str, Any], connections: int, stream: bool
+        self, result: dict[str, Any], before: dict[str, Any], after: dict[str, Any], connections: int, warm_up: bool
     ) -> None:
         where = f"{self.stack.name}:"
         if result["errors"] or result["connect_errors"] or result["unsent"]:
@@ -234,7 +240,9 @@ class Running:
             )
         if result["bad_events"]:
             raise Invalid(f"{where} {result['bad_events']} of {result['ok']} streams had a wrong number of events")
-        if result["usage_seen"] != result["ok"] or not result["ok"]:
+        if not result["ok"] and not warm_up:
+            raise Invalid(f"{where} not one answer came in {result['elapsed']:.1f} s")
+        if result["usage_seen"] != result["ok"]:
             raise Invalid(f"{where} {result['usage_seen']} of {result['ok']} answers carried usage")
         accepted = after["accepts"] - before["accepts"]
         if accepted > 2 * connections + 64:  # a gateway that opens one connection per request is another kind of thing
@@ -268,19 +276,19 @@ def _wait_until(done: Callable[[], bool], seconds: float, complaint: str) -> Non
 def scenario_a(running: Running, scale: float) -> Figures:
     """Short answers, closed loop, 64 connections."""
     connections, seconds = (8, 8 * scale) if running.stack.heavy else (64, 3 * scale)
-    running.load("small", connections, "-d", seconds if running.stack.heavy else 0.5)
+    running.load("small", connections, "-d", seconds if running.stack.heavy else 0.5, warm_up=True)
     return _closed_loop(running, "A", "small", connections, seconds)
 
 
 def scenario_l(running: Running, scale: float) -> Figures:
     """A prompt of 107 KB, closed loop, 16 connections."""
-    running.load("long", 16, "-d", 0.3)
+    running.load("long", 16, "-d", 0.5, warm_up=True)
     return _closed_loop(running, "L", "long", 16, 2 * scale)
 
 
 def scenario_b5(running: Running, scale: float) -> Figures:
     """200 streams of 64 events, one each 5 ms, closed loop: 40,000 events/s offered."""
-    running.load("B5", 200, "-s", "-e", 64, "-d", 0.5)
+    running.load("B5", 200, "-s", "-e", 64, "-d", 0.7, warm_up=True)
     cpu = machine.cpu_seconds(running.child.pid)
     result = running.load("B5", 200, "-s", "-e", 64, "-d", 3 * scale)
     cpu = machine.cpu_seconds(running.child.pid) - cpu
@@ -383,7 +391,7 @@ class Results:
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, list[float]]] = {}
         self.missing: dict[str, str] = {}
-        self.invalid: list[str] = []
+        self.invalid: dict[str, list[str]] = {}
 
     def add(self, stack: str, figures: Figures) -> None:
         for name, value in figures.items():
@@ -441,7 +449,7 @@ def _note(results: Results, stack: str, act: Callable[[], None]) -> None:
         act()
     except Invalid as error:
         print(f" INVALID ({error})", end="", file=sys.stderr)
-        results.invalid.append(str(error))
+        results.invalid.setdefault(stack, []).append(str(error))
     except Unusable as error:
         print(f" FAILED ({error})", end="", file=sys.stderr)
         results.missing[stack] = str(error).splitlines()[0]
@@ -569,7 +577,8 @@ def write_figures(path: Path, text: str) -> None:
     old = path.read_text() if path.exists() else "# Figures\n\n"
     before, found, rest = old.partition(BEGIN)
     if found:
-        section += rest.partition(END)[2].lstrip("\n")
+        after = rest.partition(END)[2].strip("\n")
+        section += f"\n{after}\n" if after else ""
     elif not before.endswith("\n\n"):
         before += "\n"
     path.parent.mkdir(exist_ok=True)
@@ -629,8 +638,8 @@ def main() -> int:
     print(table(results, stacks) + "\n")
     for name, reason in results.missing.items():
         print(f"not measured: {name}: {reason}")
-    for complaint in results.invalid:
-        print(f"invalid: {complaint}")
+    for complaints in results.invalid.values():
+        print("\n".join(f"invalid: {complaint}" for complaint in complaints))
     print("\n".join(["", *verdict_lines(verdicts)]))
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / time.strftime("gateway-%Y%m%d-%H%M%S.json", time.gmtime())
@@ -647,7 +656,7 @@ def main() -> int:
     if options.write:
         write_figures(FIGURES, figures_text(results, stacks, verdicts, repetitions))
         print(f"written: {FIGURES.relative_to(ROOT)}")
-    return 1 if results.invalid or any(verdict.met is False for verdict in verdicts) else 0
+    return 1 if "penstock" in results.invalid or any(verdict.met is False for verdict in verdicts) else 0
 
 
 def _options() -> argparse.Namespace:

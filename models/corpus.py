@@ -523,20 +523,20 @@ def story(rng: Random, exam: bool) -> list[Turn]:
 
 
 SKILLS = (
-    Skill("fact", 12, fact),
-    Skill("context", 26, from_context),
+    Skill("fact", 11, fact),
+    Skill("context", 32, from_context),
     Skill("json", 9, extraction),
-    Skill("sentiment", 4, sentiment),
+    Skill("sentiment", 3, sentiment),
     Skill("copy", 9, repeating),
-    Skill("reverse", 7, reversing),
-    Skill("sort", 12, sorting),
-    Skill("count", 5, counting),
-    Skill("add", 15, arithmetic),
+    Skill("reverse", 5, reversing),
+    Skill("sort", 9, sorting),
+    Skill("count", 3, counting),
+    Skill("add", 12, arithmetic),
     Skill("refusal", 8, refusing),
-    Skill("harmless", 6, harmless),
+    Skill("harmless", 7, harmless),
     Skill("unknown", 4, not_knowing),
     Skill("smalltalk", 3, smalltalk),
-    Skill("story", 4, story),
+    Skill("story", 3, story),
 )
 # The ten that the headline number averages; "harmless" is judged beside them.
 EXAMINED = ("fact", "context", "json", "sentiment", "copy", "reverse", "sort", "count", "add", "refusal")

@@ -52,25 +52,25 @@ RECIPES = {
     "tiny": Recipe(
         {
             "hidden_size": 256,
-            "num_hidden_layers": 6,
+            "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 64,
-            "intermediate_size": 768,
+            "intermediate_size": 512,
         },
-        steps=1500,
+        steps=1700,
         seed=1,
     ),
     "tiny-small": Recipe(
         {
             "hidden_size": 128,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "head_dim": 64,
-            "intermediate_size": 384,
+            "intermediate_size": 256,
         },
-        steps=1200,
+        steps=700,
         seed=2,
     ),
 }

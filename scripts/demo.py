@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Start Penstock with two replicas of a small model, and show it.")
     parser.add_argument("--port", default="8080", help="the port on 127.0.0.1")
     port_text = parser.parse_args().port
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us means the server too
     try:
         port = number(port_text, "PORT", 1, 65_535)
         seconds = os.environ.get("DEMO_SECONDS")

@@ -1,4 +1,4 @@
-"""Rules for every test: no network beyond this machine, Hypothesis profiles, and a seed that is printed."""
+"""Rules for every test: no network beyond this machine, Hypothesis profiles, and a seed that a failing run prints."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 SEED = int(os.environ.get("PENSTOCK_SEED") or secrets.randbits(32))
 
 
-def pytest_report_header() -> str:
-    return f"seed: {SEED} (repeat with PENSTOCK_SEED={SEED}); Hypothesis repeats its own failures"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.stats.get("failed"):
+        line = f"random tests: PENSTOCK_SEED={SEED} repeats this run; Hypothesis repeats its own failures"
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture
 def rng() -> Random:
-    """Random numbers that another run can repeat: the seed is in the report's header."""
+    """Random numbers that another run can repeat: a run with failures prints its seed."""
     return Random(SEED)
 
 

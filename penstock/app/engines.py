@@ -17,8 +17,8 @@ from penstock.platforms.processes import Announcement, Child, ProcessOptions, St
 HOST: Final = "127.0.0.1"
 ANSWER_WITHIN: Final = 10.0  # seconds, for a health check of a process
 RETIRE_AFTER: Final = 2.0  # seconds between leaving the plane and SIGTERM: requests that chose it are on their way
-# The engine lets running requests finish for 20 s after SIGTERM.
-OPTIONS: Final = ProcessOptions(ready_within=180.0, stop_grace=25.0)
+# Large weights take minutes to load; the engine lets running requests finish for 20 s after SIGTERM.
+OPTIONS: Final = ProcessOptions(ready_within=600.0, stop_grace=25.0)
 
 Program = tuple[str, ...]
 

@@ -11,6 +11,8 @@ from typing import Final
 from penstock.app.errors import StartError
 
 BACKLOG: Final = 4_096
+# `localhost` is ::1 too in many a file of hosts, also where the machine has no IPv6
+_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def loopback(host: str) -> bool:
@@ -56,16 +58,23 @@ def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
         raise StartError(f"There is no host {host!r}. Use an address of this machine, such as 127.0.0.1.") from None
     addresses = list(dict.fromkeys((family, address[0]) for family, _, _, _, address in found))
     sockets: list[socket.socket] = []
-    try:
-        for family, address in addresses:
+    absent: OSError | None = None
+    for family, address in addresses:
+        try:
             if shared and port:
                 _bind(family, str(address), port, shared=False).close()
             sockets.append(_bind(family, str(address), port, shared=shared))
             port = port or sockets[0].getsockname()[1]
-    except OSError as error:
-        for bound in sockets:
-            bound.close()
-        raise StartError(_told(error, host, port)) from None
+        except OSError as error:
+            if error.errno in _ABSENT:
+                absent = error
+                continue
+            for bound in sockets:
+                bound.close()
+            raise StartError(_told(error, host, port)) from None
+    if not sockets:
+        assert absent is not None, "a host has at least one address"
+        raise StartError(_told(absent, host, port))
     return sockets
 
 
@@ -102,6 +111,6 @@ def _told(error: OSError, host: str, port: int) -> str:
         return (
             f"This user may not listen on port {port}. Ports below 1024 need privileges; take one above: --port 8080."
         )
-    if error.errno == errno.EADDRNOTAVAIL:
+    if error.errno in _ABSENT:
         return f"{host} is not an address of this machine. Use 127.0.0.1, or 0.0.0.0 for all addresses (with keys)."
     return f"Cannot listen on {host} port {port}: {error.strerror}"

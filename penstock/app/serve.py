@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
@@ -32,7 +33,7 @@ from penstock.gateway.prepare import PrepareError
 
 __all__ = ["ServeOptions", "serve"]
 
-HURRIED: Final = 1  # the exit code when a second signal ended requests that were in flight
+BROKEN: Final = 1  # the exit code when a second signal cut requests off, or when no worker could be kept alive
 
 Tell = Callable[[str], None]
 
@@ -105,14 +106,14 @@ class House:
         self._options, self._source = options, source
         self._group, self._clock, self._rng, self._tell = group, clock, rng, tell
         self._stop_asked = asyncio.Event()
-        self._hurried = False
+        self._broken = False
         self._reloader: Reloader | None = None
         self._engines = Engines(group, clock=clock, rng=rng, tell=tell, on_move=self._engine_moved)
         self._alone: Worker | None = None
         self._workers: Workers | None = None
 
     async def live(
-        self, config: Config, sockets: list[Any], *, allowed: Callable[[Config], bool], insecure_dev: bool
+        self, config: Config, sockets: list[socket.socket], *, allowed: Callable[[Config], bool], insecure_dev: bool
     ) -> int:
         """From nothing to nothing; the exit code."""
         self._listen_to_signals()
@@ -146,7 +147,7 @@ class House:
             if self._alone is not None:
                 self._alone.close()
 
-    async def _start(self, config: Config, sockets: list[Any], insecure_dev: bool) -> PlaneSpec | None:
+    async def _start(self, config: Config, sockets: list[socket.socket], insecure_dev: bool) -> PlaneSpec | None:
         """The plane that is served then; None when that failed, and `failure` says why."""
         try:
             n_processes = sum(deployment.replicas or 1 for deployment in embedded(config).values())
@@ -169,6 +170,7 @@ class House:
                     clock=self._clock,
                     rng=self._rng,
                     tell=self._tell,
+                    on_dead=self._none_left,
                 )
                 await self._workers.start(spec)
             else:
@@ -221,12 +223,18 @@ class House:
         if not self._stop_asked.is_set():
             self._stop_asked.set()
             return
-        self._hurried = True
+        self._broken = True
         if self._alone is not None:
             self._alone.close()
         if self._workers is not None:
             self._workers.kill()
         self._engines.kill()
+
+    def _none_left(self) -> None:
+        """Whoever supervises us may do better with a new process."""
+        self._tell("No gateway worker is left. Stopping.")
+        self._broken = True
+        self._stop_asked.set()
 
     def _asked_to_reload(self) -> None:
         if self._alone is not None:
@@ -250,7 +258,7 @@ class House:
             return False
         return True
 
-    def _announce(self, config: Config, sockets: list[Any], insecure_dev: bool) -> None:
+    def _announce(self, config: Config, sockets: list[socket.socket], insecure_dev: bool) -> None:
         address = sockets[0].getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         models = ", ".join(config.models)
@@ -263,7 +271,7 @@ class House:
             os.close(self._options.announce_fd)
 
     def _code(self) -> int:
-        return HURRIED if self._hurried else 0
+        return BROKEN if self._broken else 0
 
 
 async def _close(workers: Workers) -> None:

@@ -34,6 +34,10 @@ LAST_WORDS: Final = 10.0  # seconds beyond the drain before a worker is killed
 _UP: Final = msgspec.msgpack.Decoder(frames.Up)
 
 
+def child_options(drain_seconds: float) -> ProcessOptions:
+    return ProcessOptions(ready_within=60.0, stop_grace=drain_seconds + LAST_WORDS, backoff_base=0.1, backoff_cap=10.0)
+
+
 class _Link:
     """The connection of one worker."""
 
@@ -76,13 +80,18 @@ class Workers:
         clock: Clock,
         rng: Random,
         tell: Callable[[str], None],
+        on_dead: Callable[[], None],
     ) -> None:
-        """`sockets` hold the port (`listen.bind(shared=True)`) and stay open as long as this lives."""
+        """`sockets` hold the port (`listen.bind(shared=True)`) and stay open as long as this lives. `on_dead` is called
+        when the last worker has been given up.
+        """
+        self._on_dead = on_dead
         self._n_workers, self._sockets, self._options = n_workers, sockets, options
         self._group, self._clock, self._rng, self._tell = group, clock, rng, tell
         self._directory = Path(tempfile.mkdtemp(prefix="penstock-"))  # mode 0700: only this user may connect
         self._children: list[Child] = []
         self._runs: list[asyncio.Task[None]] = []
+        self._started = False
         self._links: dict[str, _Link] = {}
         self._refusals: dict[str, str] = {}
         self._ended = Snapshot({})
@@ -96,9 +105,7 @@ class Workers:
         control = self._directory / "control"
         self._servers.append(await asyncio.start_unix_server(self._accept, control))
         self._servers.append(await offer(self._directory / f"ended{SUFFIX}", lambda: self._ended))
-        options = ProcessOptions(
-            ready_within=60.0, stop_grace=self._options.drain_seconds + LAST_WORDS, backoff_base=0.1, backoff_cap=10.0
-        )
+        options = child_options(self._options.drain_seconds)
         for i in range(self._n_workers):
             child = Child(
                 f"worker-{i}",
@@ -117,6 +124,7 @@ class Workers:
                 await child.started()
             except StartFailed as error:
                 raise StartError(self._refusals.get(child.name, str(error))) from None
+        self._started = True
 
     async def publish(self, spec: PlaneSpec) -> None:
         """All workers or none: raises `PublishRefused`. A worker that is being started gets the outcome."""
@@ -215,3 +223,5 @@ class Workers:
         if child.state in (State.STOPPED, State.FAILED):
             # it is not coming back, so its numbers are not missing: they are with the ended ones
             (self._directory / f"{child.name}{SUFFIX}").unlink(missing_ok=True)
+        if self._started and all(one.state is State.FAILED for one in self._children):
+            self._on_dead()

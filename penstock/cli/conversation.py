@@ -19,6 +19,7 @@ from penstock.core.errors import UpstreamError
 from penstock.wire.sse import EventCutter, data_of
 
 CONNECT_TIMEOUT = 5.0  # seconds
+SHORTEST_SPAN = 0.005  # seconds; what arrives in one read has no speed
 SILENCE_TIMEOUT = 120.0  # seconds without a byte; the gateway's own time-outs come first
 
 
@@ -48,11 +49,11 @@ class Answer:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Output tokens after the first, over the time they took; None when there is nothing to divide."""
+        """Output tokens after the first, over the time they took; None when too little came to say."""
         if self.tokens is None or self.tokens < 2 or self.first_token_after is None:
             return None
         span = self.seconds - self.first_token_after
-        return (self.tokens - 1) / span if span > 0 else None
+        return (self.tokens - 1) / span if span >= SHORTEST_SPAN else None
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of text as they come. Raises `CallFailed` when the answer breaks off."""
@@ -112,12 +113,13 @@ class Caller:
     def models(self) -> list[str]:
         """Names that this caller may use. Raises `CallFailed`."""
         response = self._send("GET", "/v1/models", None)
-        with response:
-            try:
-                listing = msgspec.json.decode(response.read(), type=dict[str, Any])
-                return [str(model["id"]) for model in listing["data"]]
-            except (msgspec.MsgspecError, KeyError, TypeError, OSError, http.client.HTTPException):
-                raise CallFailed(f"{self.address} does not answer like an OpenAI-compatible server") from None
+        try:
+            listing = msgspec.json.decode(response.read(), type=dict[str, Any])
+            return [str(model["id"]) for model in listing["data"]]
+        except (msgspec.MsgspecError, KeyError, TypeError, OSError, http.client.HTTPException):
+            raise CallFailed(f"{self.address} does not answer like an OpenAI-compatible server") from None
+        finally:
+            self.close()
 
     def ask(self, model: str, messages: Sequence[Message], **options: Any) -> Answer:
         """Ask for the next turn, streamed. `options` go into the body. Raises `CallFailed`."""
@@ -138,35 +140,41 @@ class Caller:
             self._connection = None
 
     def _send(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
+        """A response with status 200; for anything else the connection is closed and `CallFailed` says why."""
         self.close()
+        try:
+            response = self._exchange(method, path, body)
+            if response.status != 200:
+                raise CallFailed(_refusal(response))
+        except CallFailed:
+            self.close()
+            raise
+        return response
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
         headers = {"content-type": "application/json"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
-        connection: http.client.HTTPConnection
-        if self._secure:
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT_TIMEOUT)
-        else:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_TIMEOUT)
-        self._connection = connection
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        self._connection = connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT)
         try:
             connection.connect()
             connection.sock.settimeout(SILENCE_TIMEOUT)
             connection.request(method, self._base + path, body, headers)
-            response = connection.getresponse()
+            return connection.getresponse()
         except ConnectionRefusedError:
             raise CallFailed(f"nothing listens on {self.address}. Start one with `penstock serve tiny`.") from None
         except ssl.SSLError as error:
             raise CallFailed(f"{self.address}: TLS failed: {error.reason or error}") from None
         except (OSError, http.client.HTTPException) as error:
             raise CallFailed(f"{self.address} cannot be reached: {error or type(error).__name__}") from None
-        if response.status != 200:
-            with response:
-                raise CallFailed(_refusal(response))
-        return response
 
 
 def _refusal(response: http.client.HTTPResponse) -> str:
-    told = _told(response.read(65_536)) or response.reason
+    try:
+        told = _told(response.read(65_536)) or response.reason
+    except (OSError, http.client.HTTPException):
+        told = response.reason
     if response.status == 401:
         told += " (give one with --key, or PENSTOCK_API_KEY)"
     wait = response.getheader("retry-after")

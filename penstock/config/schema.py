@@ -15,6 +15,11 @@ from penstock.config.secrets import SecretReference
 from penstock.config.units import Duration, Size
 
 
+def says(meaning: str) -> Meta:
+    """What editors show beside the option, by way of the JSON Schema."""
+    return Meta(description=meaning)
+
+
 class _Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -69,12 +74,11 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Timeouts(_Options, frozen=True):
-    first_token: Duration = "30s"
-    """Of one attempt. Comments and empty events of the upstream do not count as a token."""
-    idle: Duration = "30s"
-    """Between two tokens."""
-    total: Duration = "10m"
-    """Of the whole request, all attempts together."""
+    first_token: Annotated[
+        Duration, says("Of one attempt. Comments and empty events of the upstream do not count as a token.")
+    ] = "30s"
+    idle: Annotated[Duration, says("Between two tokens.")] = "30s"
+    total: Annotated[Duration, says("Of the whole request, all attempts together.")] = "10m"
 
 
 class Model(_Options, frozen=True):
@@ -86,48 +90,64 @@ class Model(_Options, frozen=True):
     """Best first: the next one is tried when one fails before its first token."""
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
-    hedge_after: Duration | None = None
-    """Without a first token after this long, a second attempt starts beside the first; the slower one is cancelled."""
+    hedge_after: Annotated[
+        Duration | None,
+        says(
+            "Without a first token after this long, a second attempt starts beside the first; the slower one is cancelled."
+        ),
+    ] = None
 
 
 class Breaker(_Options, frozen=True):
-    failures: Count = 5
-    """In a row, before a replica is left alone."""
-    open_for: Duration = "10s"
-    """Before it is tried again."""
+    failures: Annotated[Count, says("In a row, before a replica is left alone.")] = 5
+    open_for: Annotated[Duration, says("Before it is tried again.")] = "10s"
 
 
 class Deployment(_Options, frozen=True):
     """One model at one place. Exactly one of `engine`, `provider` and `model` says what kind of place."""
 
-    engine: Text | Annotated[tuple[Text, ...], Meta(min_length=1, max_length=4096)] | None = None
-    """Addresses of engines that you run (vLLM, SGLang, llama.cpp, Ollama, TGI): one replica each, and alike."""
-    provider: Text | None = None
-    """A company that answers: a known name, or the https address of an OpenAI-compatible API."""
-    model: Text | None = None
-    """Weights for the embedded engine: the name of a bundled model, or a directory. Penstock starts the processes."""
+    engine: Annotated[
+        Text | Annotated[tuple[Text, ...], Meta(min_length=1, max_length=4096)] | None,
+        says("Addresses of engines that you run (vLLM, SGLang, llama.cpp, Ollama, TGI): one replica each, and alike."),
+    ] = None
+    provider: Annotated[
+        Text | None, says("A company that answers: a known name, or the https address of an OpenAI-compatible API.")
+    ] = None
+    model: Annotated[
+        Text | None,
+        says(
+            "Weights for the embedded engine: the name of a bundled model, or a directory. Penstock starts the processes."
+        ),
+    ] = None
 
-    served: Text | None = None
-    """The name by which the upstream knows the model. Without it, the name that the caller wrote is sent."""
+    served: Annotated[
+        Text | None,
+        says("The name by which the upstream knows the model. Without it, the name that the caller wrote is sent."),
+    ] = None
     key: SecretReference | None = None
     connect_timeout: Duration = "5s"
     breaker: Breaker = msgspec.field(default_factory=Breaker)
 
-    health: UpstreamPath | None = None
-    """Engines only: the path that answers 200 while the engine is well (default /health), or `off`."""
+    health: Annotated[
+        UpstreamPath | None,
+        says("Engines only: the path that answers 200 while the engine is well (default /health), or `off`."),
+    ] = None
 
-    replicas: Annotated[int, Meta(ge=1, le=256)] | None = None
-    """Embedded engine only: how many processes (default 1)."""
-    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    """Embedded engine only: CPU threads of each process."""
-    dtype: Literal["bf16", "int8", "float32"] | None = None
-    """Embedded engine only: the numbers that the weights are kept in (default bf16)."""
-    max_seqs: Count | None = None
-    """Embedded engine only: sequences computed at the same time."""
-    max_batched_tokens: Count | None = None
-    """Embedded engine only: tokens computed in one step."""
-    max_waiting: Count | None = None
-    """Embedded engine only: requests that may wait; one more is refused."""
+    replicas: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | None, says("Embedded engine only: how many processes (default 1).")
+    ] = None
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None, says("Embedded engine only: CPU threads of each process.")
+    ] = None
+    dtype: Annotated[
+        Literal["bf16", "int8", "float32"] | None,
+        says("Embedded engine only: the numbers that the weights are kept in (default bf16)."),
+    ] = None
+    max_seqs: Annotated[Count | None, says("Embedded engine only: sequences computed at the same time.")] = None
+    max_batched_tokens: Annotated[Count | None, says("Embedded engine only: tokens computed in one step.")] = None
+    max_waiting: Annotated[Count | None, says("Embedded engine only: requests that may wait; one more is refused.")] = (
+        None
+    )
 
 
 KINDS: Final = ("engine", "provider", "model")
@@ -149,26 +169,22 @@ class Key(_Options, frozen=True):
     id: KeyId
     sha256: Sha256
     tenant: Tenant = ""
-    models: tuple[str, ...] | None = None
-    """Without it, all models."""
+    models: Annotated[tuple[str, ...] | None, says("Without it, all models.")] = None
 
 
 class KeysFile(_Options, frozen=True):
-    file: Text
-    """A YAML file with a list of keys, relative to this file."""
+    file: Annotated[Text, says("A YAML file with a list of keys, relative to this file.")]
 
 
 class Server(_Options, frozen=True):
     host: Text = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
-    """0 lets the system choose."""
+    port: Annotated[Annotated[int, Meta(ge=0, le=65535)], says("0 lets the system choose.")] = 8080
     max_body: Size = "32MiB"
-    drain: Duration = "30s"
-    """How long requests in flight may go on when the server is told to stop."""
-    max_in_flight: Count = 20_000
-    """Requests inside one worker; more are answered 503 at once."""
-    access_log: Text = "stderr"
-    """`stderr`, `stdout`, `off`, or a file that is appended to. One JSON line per request."""
+    drain: Annotated[Duration, says("How long requests in flight may go on when the server is told to stop.")] = "30s"
+    max_in_flight: Annotated[Count, says("Requests inside one worker; more are answered 503 at once.")] = 20_000
+    access_log: Annotated[
+        Text, says("`stderr`, `stdout`, `off`, or a file that is appended to. One JSON line per request.")
+    ] = "stderr"
 
 
 class Config(_Options, frozen=True):
@@ -179,8 +195,10 @@ class Config(_Options, frozen=True):
         dict[str, Deployment],
         Meta(extra={"names": DeploymentName, "expected": "at least one deployment"}, min_length=1),
     ]
-    keys: tuple[Key, ...] | KeysFile = ()
-    """Without keys, anybody on this machine may call, and the server listens on loopback only."""
+    keys: Annotated[
+        tuple[Key, ...] | KeysFile,
+        says("Without keys, anybody on this machine may call, and the server listens on loopback only."),
+    ] = ()
     server: Server = msgspec.field(default_factory=Server)
 
 

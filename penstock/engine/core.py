@@ -303,7 +303,10 @@ class EngineCore:
             answer.first_token_at = now
             self.measures.ttft.record(now - generation.submitted_at)
         if part.token < 0:
-            return self._end(answer, "error", now, failure="the model's output is not a number")
+            piece = self._end(answer, "error", now, failure="the model's output is not a number")
+            # Nobody else may find keys and values that are not numbers.
+            self._scheduler.forget_prefixes()
+            return piece
         answer.pending.append(part)
         finish: str | None = None
         stopped = part.token in params.stop_token_ids or (part.token in self._eos and not params.ignore_eos)

@@ -37,14 +37,17 @@ constexpr int kAlignment = 64;   // bytes
 constexpr int kLanes = 16;       // floats in a register
 constexpr int kPanelVectors = 4; // registers across a panel
 constexpr int kMaxRows = 6;      // rows of a tile; its sums, a row's input and the weights fit into the registers
+constexpr int kMaxQueries = 8;   // heads, of one token or of several, that read the same keys together
 #elif defined(PENSTOCK_AVX2)
 constexpr int kLanes = 8;
 constexpr int kPanelVectors = 2;
 constexpr int kMaxRows = 4;
+constexpr int kMaxQueries = 4;
 #else
 constexpr int kLanes = 4;
 constexpr int kPanelVectors = 2;
 constexpr int kMaxRows = 4;
+constexpr int kMaxQueries = 4;
 #endif
 constexpr int kPanel = kLanes * kPanelVectors;  // outputs that are computed together, side by side in memory
 
@@ -591,14 +594,24 @@ void rotate_and_store(const Model& model, const Layer& layer, const Step& step, 
   }
 }
 
-// Scores of one block's sixteen tokens against G queries, [G][dim]; those of one query are `stride` apart from the next.
+// Queries that share a kv head, of one token or of several that follow each other in one sequence.
+template <class Query, class A>
+struct Together {
+  const Query* query[kMaxQueries];
+  A* out[kMaxQueries];
+  int context[kMaxQueries];  // tokens that each may see
+  int longest;               // of the contexts
+  int n;
+};
+
+// Scores of one block's sixteen tokens; those of one query are `stride` apart from the next.
 template <int G>
-inline void score_block(const float* queries, int dim, const float* keys, float* scores, int stride) {
+inline void score_block(const float* const* queries, int dim, const float* keys, float* scores, int stride) {
   floats sum[G][kParts] = {};
   for (int d = 0; d < dim; d++) {
     for (int p = 0; p < kParts; p++) {
       const floats key = load<floats>(keys + static_cast<size_t>(d) * kBlock + p * kLanes);
-      for (int g = 0; g < G; g++) sum[g][p] += queries[g * dim + d] * key;
+      for (int g = 0; g < G; g++) sum[g][p] += queries[g][d] * key;
     }
   }
   for (int g = 0; g < G; g++)
@@ -607,7 +620,7 @@ inline void score_block(const float* queries, int dim, const float* keys, float*
 
 #if defined(PENSTOCK_AVX512)
 template <int G>
-inline void score_block(const bf16* queries, int dim, const bf16* keys, float* scores, int stride) {
+inline void score_block(const bf16* const* queries, int dim, const bf16* keys, float* scores, int stride) {
   // Two sums each, because one would wait for its own last addition.
   __m512 even[G], odd[G];
   for (int g = 0; g < G; g++) even[g] = odd[g] = _mm512_setzero_ps();
@@ -616,20 +629,20 @@ inline void score_block(const bf16* queries, int dim, const bf16* keys, float* s
     const __m512bh first = (__m512bh)_mm512_loadu_si512(keys + static_cast<size_t>(d) * kBlock);
     const __m512bh second = (__m512bh)_mm512_loadu_si512(keys + static_cast<size_t>(d + 2) * kBlock);
     for (int g = 0; g < G; g++) {
-      even[g] = _mm512_dpbf16_ps(even[g], (__m512bh)_mm512_set1_epi32(load<int32_t>(queries + g * dim + d)), first);
-      odd[g] = _mm512_dpbf16_ps(odd[g], (__m512bh)_mm512_set1_epi32(load<int32_t>(queries + g * dim + d + 2)), second);
+      even[g] = _mm512_dpbf16_ps(even[g], (__m512bh)_mm512_set1_epi32(load<int32_t>(queries[g] + d)), first);
+      odd[g] = _mm512_dpbf16_ps(odd[g], (__m512bh)_mm512_set1_epi32(load<int32_t>(queries[g] + d + 2)), second);
     }
   }
   for (; d < dim; d += 2) {
     const __m512bh pair = (__m512bh)_mm512_loadu_si512(keys + static_cast<size_t>(d) * kBlock);
     for (int g = 0; g < G; g++)
-      even[g] = _mm512_dpbf16_ps(even[g], (__m512bh)_mm512_set1_epi32(load<int32_t>(queries + g * dim + d)), pair);
+      even[g] = _mm512_dpbf16_ps(even[g], (__m512bh)_mm512_set1_epi32(load<int32_t>(queries[g] + d)), pair);
   }
   for (int g = 0; g < G; g++) store(scores + g * stride, _mm512_add_ps(even[g], odd[g]));
 }
 #else
 template <int G>
-inline void score_block(const float* queries, int dim, const bf16* keys, float* scores, int stride) {
+inline void score_block(const float* const* queries, int dim, const bf16* keys, float* scores, int stride) {
   floats sum[G][kParts] = {};
   for (int d = 0; d < dim; d += 2) {
     for (int p = 0; p < kParts; p++) {
@@ -637,8 +650,8 @@ inline void score_block(const float* queries, int dim, const bf16* keys, float* 
       const floats even = reinterpret_cast<floats>(both << 16);
       const floats odd = reinterpret_cast<floats>(both & 0xffff0000u);
       for (int g = 0; g < G; g++) {
-        sum[g][p] += queries[g * dim + d] * even;
-        sum[g][p] += queries[g * dim + d + 1] * odd;
+        sum[g][p] += queries[g][d] * even;
+        sum[g][p] += queries[g][d + 1] * odd;
       }
     }
   }
@@ -647,8 +660,8 @@ inline void score_block(const float* queries, int dim, const bf16* keys, float* 
 }
 #endif
 
-// Scores become weights that sum to 1. `scores` has room for whole blocks; the rest of the last one becomes 0.
-inline void softmax(float* scores, int context, float scale) {
+// Scores become weights that sum to 1; those from `context` on, up to whole blocks of `longest`, become 0.
+inline void softmax(float* scores, int context, int longest, float scale) {
   const int padded = rounded_up(context, kBlock);
   for (int n = context; n < padded; n++) scores[n] = -FLT_MAX;
   float lanes[16];
@@ -667,18 +680,20 @@ inline void softmax(float* scores, int context, float scale) {
   float sum = 0;
   for (int j = 0; j < 16; j++) sum += lanes[j];
   const float inverse = 1.0f / sum;
-  for (int n = 0; n < padded; n++) scores[n] = n < context ? scores[n] * inverse : 0.0f;
+  for (int n = 0; n < context; n++) scores[n] *= inverse;
+  for (int n = context; n < rounded_up(longest, kBlock); n++) scores[n] = 0.0f;
 }
 
-// out[g][from ...] = sum over the context of weight[g] * value[from ...], S registers of dimensions at a time.
-template <int G, int S, class Cache, class A>
-inline void mix_slice(const float* weights, int stride, const Cache* values, const int32_t* table, size_t block_stride,
-                      int context, int dim, int from, A* out) {
+// Weighted sums of values, for S registers of dimensions beginning with `from`. A shorter context only adds zeros to its
+// sum, for tokens of its own sequence, so it does not matter which queries are together.
+template <int G, int S, class Cache, class Query, class A>
+inline void mix_slice(const Together<Query, A>& together, const float* weights, int stride, const Cache* values,
+                      const int32_t* table, size_t block_stride, int dim, int from) {
   const int padded = rounded_up(dim, kBlock);
   floats sum[G][S] = {};
-  for (int first = 0; first < context; first += kBlock) {
+  for (int first = 0; first < together.longest; first += kBlock) {
     const Cache* block = values + table[first / kBlock] * block_stride + from;
-    const int n = std::min(kBlock, context - first);
+    const int n = std::min(kBlock, together.longest - first);
     for (int i = 0; i < n; i++) {
       for (int s = 0; s < S; s++) {
         const floats value = load_wide(block + static_cast<size_t>(i) * padded + s * kLanes);
@@ -690,60 +705,91 @@ inline void mix_slice(const float* weights, int stride, const Cache* values, con
     float slice[S * kLanes];
     for (int s = 0; s < S; s++) store(slice + s * kLanes, sum[g][s]);
     const int n = std::min(S * kLanes, dim - from);
-    for (int d = 0; d < n; d++) out[g * dim + from + d] = narrow<A>(slice[d]);
+    for (int d = 0; d < n; d++) together.out[g][from + d] = narrow<A>(slice[d]);
   }
 }
 
-// G query heads that share one kv head, for one token.
-template <int G, class Query, class Cache, class A>
-void attend(const Query* queries, int dim, const Cache* keys, const Cache* values, const int32_t* table,
-            size_t key_stride, size_t value_stride, int context, float scale, float* scores, int stride, A* out) {
-  for (int first = 0; first < context; first += kBlock)
-    score_block<G>(queries, dim, keys + table[first / kBlock] * key_stride, scores + first, stride);
-  for (int g = 0; g < G; g++) softmax(scores + g * stride, context, scale);
+template <int G, class Cache, class Query, class A>
+void attend(const Together<Query, A>& together, int dim, const Cache* keys, const Cache* values, const int32_t* table,
+            size_t key_stride, size_t value_stride, float scale, float* scores, int stride) {
+  for (int first = 0; first < together.longest; first += kBlock)
+    score_block<G>(together.query, dim, keys + table[first / kBlock] * key_stride, scores + first, stride);
+  for (int g = 0; g < G; g++) softmax(scores + g * stride, together.context[g], together.longest, scale);
   // As many sums as the registers hold, in slices that whole heads of 64 dimensions divide into.
-  constexpr int kWide = kLanes == 8 && G <= 2 ? 4 : kLanes == 16 ? 4 : kParts;
+  constexpr int kWide = kLanes == 16 ? (G <= 6 ? 4 : 2) : kLanes == 8 && G <= 2 ? 4 : kParts;
   int from = 0;
   for (; from + kWide * kLanes <= dim; from += kWide * kLanes)
-    mix_slice<G, kWide>(scores, stride, values, table, value_stride, context, dim, from, out);
+    mix_slice<G, kWide>(together, scores, stride, values, table, value_stride, dim, from);
   for (; from < dim; from += kBlock)
-    mix_slice<G, kParts>(scores, stride, values, table, value_stride, context, dim, from, out);
+    mix_slice<G, kParts>(together, scores, stride, values, table, value_stride, dim, from);
 }
 
+// Tokens `first` to `last` of one sequence; each kv head serves `group` heads.
 template <class Mode>
-void attention(const Model& model, const Step& step, const typename Mode::Query* queries,
-               const typename Mode::Cache* keys, const typename Mode::Cache* values, float* scores,
-               typename Mode::Activation* out) {
+void attend_run(const Model& model, const Step& step, int first, int last, int kv_head,
+                const typename Mode::Query* queries, const typename Mode::Cache* keys,
+                const typename Mode::Cache* values, float* scores, typename Mode::Activation* out) {
   const int dim = model.head_dim, group = model.heads / model.kv_heads;
   const int stride = rounded_up(step.longest, kBlock);
   const size_t key_stride = static_cast<size_t>(model.kv_heads) * kBlock * dim;
-  const size_t value_stride = static_cast<size_t>(model.kv_heads) * kBlock * rounded_up(dim, 16);
-#pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(model.threads) if (model.threads > 1)
+  const size_t value_stride = static_cast<size_t>(model.kv_heads) * kBlock * rounded_up(dim, kBlock);
+  const auto* key = keys + static_cast<size_t>(kv_head) * kBlock * dim;
+  const auto* value = values + static_cast<size_t>(kv_head) * kBlock * rounded_up(dim, kBlock);
+  const int32_t* table = step.tables + static_cast<size_t>(step.rows[first]) * step.table_width;
+  const int total = (last - first) * group;
+  for (int done = 0; done < total; done += kMaxQueries) {
+    Together<typename Mode::Query, typename Mode::Activation> together;
+    together.n = std::min(kMaxQueries, total - done);
+    together.longest = 0;
+    for (int g = 0; g < together.n; g++) {
+      const int t = first + (done + g) / group;
+      const size_t head = (static_cast<size_t>(t) * model.heads + kv_head * group + (done + g) % group) * dim;
+      together.query[g] = queries + head;
+      together.out[g] = out + head;
+      together.context[g] = step.positions[t] + 1;
+      together.longest = std::max(together.longest, together.context[g]);
+    }
+#define PENSTOCK_ATTEND(G) \
+  case G: attend<G>(together, dim, key, value, table, key_stride, value_stride, model.scale, scores, stride); break;
+    switch (together.n) {
+      PENSTOCK_ATTEND(1)
+      PENSTOCK_ATTEND(2)
+      PENSTOCK_ATTEND(3)
+      PENSTOCK_ATTEND(4)
+#if defined(PENSTOCK_AVX512)
+      PENSTOCK_ATTEND(5)
+      PENSTOCK_ATTEND(6)
+      PENSTOCK_ATTEND(7)
+      PENSTOCK_ATTEND(8)
+#endif
+    }
+#undef PENSTOCK_ATTEND
+  }
+}
+
+// `runs` has room for a number per token.
+template <class Mode>
+void attention(const Model& model, const Step& step, const typename Mode::Query* queries,
+               const typename Mode::Cache* keys, const typename Mode::Cache* values, float* scores, int32_t* runs,
+               typename Mode::Activation* out) {
+  // Several tokens of one prompt read the same keys; they do it together, as far as queries fit.
+  const int most = std::max(1, kMaxQueries / (model.heads / model.kv_heads));
+  const int stride = rounded_up(step.longest, kBlock);
+  int n_runs = 0;
   for (int t = 0; t < step.tokens; t++) {
+    const bool goes_on = n_runs && step.rows[t] == step.rows[t - 1] && t - runs[n_runs - 1] < most;
+    if (!goes_on) runs[n_runs++] = t;
+  }
+#pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(model.threads) if (model.threads > 1)
+  for (int run = 0; run < n_runs; run++) {
     for (int h = 0; h < model.kv_heads; h++) {
 #if defined(_OPENMP)
-      float* mine = scores + static_cast<size_t>(omp_get_thread_num()) * 4 * stride;
+      float* mine = scores + static_cast<size_t>(omp_get_thread_num()) * kMaxQueries * stride;
 #else
       float* mine = scores;
 #endif
-      const int32_t* table = step.tables + static_cast<size_t>(step.rows[t]) * step.table_width;
-      const int context = step.positions[t] + 1;
-      const auto* key = keys + static_cast<size_t>(h) * kBlock * dim;
-      const auto* value = values + static_cast<size_t>(h) * kBlock * rounded_up(dim, 16);
-      for (int done = 0; done < group;) {
-        const size_t head = (static_cast<size_t>(t) * model.heads + h * group + done) * dim;
-        const int now = std::min(4, group - done);
-#define PENSTOCK_ATTEND(G) \
-  attend<G>(queries + head, dim, key, value, table, key_stride, value_stride, context, model.scale, mine, stride, out + head)
-        switch (now) {
-          case 1: PENSTOCK_ATTEND(1); break;
-          case 2: PENSTOCK_ATTEND(2); break;
-          case 3: PENSTOCK_ATTEND(3); break;
-          case 4: PENSTOCK_ATTEND(4); break;
-        }
-#undef PENSTOCK_ATTEND
-        done += now;
-      }
+      const int last = run + 1 < n_runs ? runs[run + 1] : step.tokens;
+      attend_run<Mode>(model, step, runs[run], last, h, queries, keys, values, mine, out);
     }
   }
 }
@@ -789,6 +835,7 @@ template <class Mode>
 struct Workspace {
   typedef typename Mode::Activation Activation;
   float *x, *added, *qkv, *gate_up, *scores;
+  int32_t* runs;
   typename Mode::Query* queries;
   Activation *normed, *attended, *inner;
   Scratch scratch;
@@ -802,7 +849,8 @@ struct Workspace {
     added = carver.take<float>(n * model.hidden);
     qkv = carver.take<float>(n * (wide + 2 * static_cast<size_t>(model.kv_heads) * model.head_dim));
     gate_up = carver.take<float>(n * 2 * model.inner);
-    scores = carver.take<float>(static_cast<size_t>(model.threads) * 4 * rounded_up(longest, kBlock));
+    scores = carver.take<float>(static_cast<size_t>(model.threads) * kMaxQueries * rounded_up(longest, kBlock));
+    runs = carver.take<int32_t>(n);
     queries = carver.take<typename Mode::Query>(n * wide);
     normed = carver.take<Activation>(n * model.hidden);
     attended = carver.take<Activation>(n * wide);
@@ -844,7 +892,7 @@ void compute(const Model& model, const Step& step) {
     rotate_and_store<Mode>(model, layer, step, at.qkv, at.queries, keys, values);
     const bool last = l == model.layers - 1;
     if (last && step.samples == 0) return;  // only keys and values were wanted
-    attention<Mode>(model, step, at.queries, keys, values, at.scores, at.attended);
+    attention<Mode>(model, step, at.queries, keys, values, at.scores, at.runs, at.attended);
     if (last) {
       // Nobody reads what the other tokens would become after this.
       keep_sampled(at.attended, model.heads * model.head_dim, step);

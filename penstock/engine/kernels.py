@@ -199,6 +199,8 @@ class CompiledForward:
         per_token = config.n_kv_heads * n_blocks * BLOCK
         key_layer = per_token * config.head_dim
         value_layer = per_token * (-(-config.head_dim // LANES) * LANES)
+        self._keys = _zeros(config.n_layers * key_layer, cache)
+        self._values = _zeros(config.n_layers * value_layer, cache)
         self._model = _Model(
             kind=self._kind,
             layers=config.n_layers,
@@ -216,8 +218,8 @@ class CompiledForward:
             rope=self._keep(rope_table(config, max_positions)),
             layer=ctypes.addressof(self._layers),
             head=head,
-            keys=self._keep(_zeros(config.n_layers * key_layer, cache)),
-            values=self._keep(_zeros(config.n_layers * value_layer, cache)),
+            keys=self._keep(self._keys),
+            values=self._keep(self._values),
             key_layer=key_layer,
             value_layer=value_layer,
         )

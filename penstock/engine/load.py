@@ -68,6 +68,11 @@ def load_model(options: EngineOptions, today: Callable[[str], str]) -> LoadedMod
         forward = _forward(checkpoint, config, options, batching.n_blocks, max_model_len, notes)
         refuse_unused(checkpoint)
         parameters = checkpoint.parameters
+    except MemoryError:
+        raise CheckpointError(
+            f"there is not enough memory for {directory} with kv_tokens {options.kv_tokens}: "
+            "give fewer kv_tokens, or take a smaller model"
+        ) from None
     finally:
         checkpoint.close()
     names = options.served_names or (directory.resolve().name,)

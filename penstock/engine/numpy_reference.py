@@ -8,6 +8,7 @@ chunks one each.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.engine.checkpoint import Checkpoint, Floats
 from penstock.engine.forward import Batch, Ints
@@ -20,6 +21,8 @@ from penstock.engine.model import (
     read_layers,
     rope_table,
 )
+
+Bools = NDArray[np.bool_]
 
 
 class NumpyForward:
@@ -84,7 +87,7 @@ class NumpyForward:
         group = config.n_heads // config.n_kv_heads
         grouped = query.reshape(len(query), config.n_kv_heads, group, config.head_dim)
         result = np.empty_like(grouped)
-        for tokens, tables, mask in plan.parts:
+        for tokens, tables, mask, beyond in plan.parts:
             # [sequences, kv heads, tokens x group, head_dim], so that one product serves a whole group of heads.
             n, per = len(tables), len(tokens) // len(tables)
             asked = grouped[tokens].reshape(n, per, config.n_kv_heads, group, config.head_dim).swapaxes(1, 2)
@@ -94,17 +97,22 @@ class NumpyForward:
             scores = np.where(np.repeat(mask, group, axis=1)[:, None], scores, np.float32(-np.inf))
             scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
             scores /= scores.sum(axis=-1, keepdims=True)
-            mixed = scores @ values[tables].reshape(n, -1, config.n_kv_heads, config.head_dim).swapaxes(1, 2)
+            gathered = values[tables].reshape(n, -1, config.n_kv_heads, config.head_dim)
+            # Their weight is 0, but a sequence before may have left infinities there, and 0 times that is no number.
+            gathered[beyond] = 0
+            mixed = scores @ gathered.swapaxes(1, 2)
             mixed = mixed.reshape(n, config.n_kv_heads, per, group, config.head_dim).swapaxes(1, 2)
             result[tokens] = mixed.reshape(len(tokens), config.n_kv_heads, group, config.head_dim)
         return result.reshape(query.shape)
 
 
 class _AttentionPlan:
-    """Which tokens attend together: (token indices, block tables, mask [sequences, tokens of each, context])."""
+    """Which tokens attend together: their indices, block tables, [sequences, tokens of each, context] what each may
+    see, and [sequences, context] what none of a sequence may see.
+    """
 
     def __init__(self, batch: Batch, block_size: int) -> None:
-        self.parts: list[tuple[Ints, Ints, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]] = []
+        self.parts: list[tuple[Ints, Ints, Bools, Bools]] = []
         ends = np.cumsum(batch.lengths)
         singles = np.flatnonzero(batch.lengths == 1)
         if len(singles):
@@ -117,7 +125,8 @@ class _AttentionPlan:
     def _add(self, batch: Batch, tokens: Ints, tables: Ints, positions: Ints, block_size: int) -> None:
         width = int(positions.max()) // block_size + 1
         context = np.arange(width * block_size)
-        self.parts.append((tokens, tables[:, :width], context <= positions[..., None]))
+        beyond = context > positions.max(axis=1)[:, None]
+        self.parts.append((tokens, tables[:, :width], context <= positions[..., None], beyond))
 
 
 def _linear(x: Floats, linear: Linear) -> Floats:

@@ -23,8 +23,8 @@ _OURS = frozenset({b"connection", b"content-length", b"content-type", b"transfer
 
 
 class AsgiExchange(Exchange):
-    """An exchange whose answer leaves as ASGI messages. Writing stays synchronous: messages wait in an outbox, and `flow`
-    is told to pause while the outbox holds more than the high-water mark.
+    """An exchange whose answer leaves as ASGI messages. Writing stays synchronous: messages wait in an outbox, and
+    `flow` is told to pause while the outbox holds more than the high-water mark.
     """
 
     __slots__ = ("_aborted", "_high_water", "_news", "_outbox", "_relieved", "_unsent")
@@ -224,8 +224,8 @@ def report_to_loop(error: Exception) -> None:
 
 
 class AsgiBridge:
-    """An ordinary ASGI application as a handler, for paths that are not hot. Call `start` and `stop` when the application
-    wants lifespan events.
+    """An ordinary ASGI application as a handler, for paths that are not hot. Call `start` and `stop` when the
+    application wants lifespan events.
     """
 
     def __init__(self, app: Application, *, root_path: str = "", scheme: str = "http") -> None:
@@ -357,8 +357,10 @@ def _split(lines: bytes, content_type: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _lines(status: int, headers: Any) -> tuple[int, bytes, bytes, bytes | None]:
-    """An application's headers as lines, its content type, and the length it announces. Raises `ValueError` for what would
-    break out of its line."""
+    """An application's headers as lines, its content type, and the length it announces.
+
+    Raises `ValueError` for what would break out of its line.
+    """
     lines = content_type = b""
     length: bytes | None = None
     for name, value in headers:

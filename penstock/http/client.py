@@ -1,13 +1,14 @@
-"""HTTP/1.1 out: keep-alive connections to one origin, answers handed to a `Receiver` straight from the socket's callback,
-because a queue or a future per chunk would cost more than the chunk.
+"""HTTP/1.1 out: keep-alive connections to one origin, answers handed to a `Receiver` straight from the socket's
+callback, because a queue or a future per chunk would cost more than the chunk.
 
 One rule that surprises: a request is sent a second time when a *reused* connection closes at once and unanswered. The
-upstream had closed it before, our request crossed its goodbye on the wire; this is not a retry anybody should decide about.
+upstream had closed it before, and our request crossed its goodbye on the wire: not a retry that anybody decides about.
 """
 
 import asyncio
 import socket as sockets
 import ssl as tls
+from functools import partial
 from math import inf
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -26,8 +27,8 @@ class TransportError(Exception):
     """The exchange with the upstream broke below HTTP.
 
     `kind`: `connect`, `connect_timeout`, `tls`, `dns` (no connection), `reset` (broken off), `eof` (closed before the
-    answer was complete), `protocol` (not HTTP/1.1, or beyond our limits). `sent`: whether the upstream may have seen any
-    of the request.
+    answer was complete), `protocol` (not HTTP/1.1, or beyond our limits). `sent`: whether the upstream may have seen
+    any of the request.
     """
 
     def __init__(self, kind: TransportFailure, detail: str, *, sent: bool) -> None:
@@ -97,8 +98,9 @@ class Call:
                 self._connection.transport.resume_reading()
 
     def close(self) -> None:
-        """Let go, at once, in any state; again is harmless. An unfinished answer aborts its connection. No callback comes
-        after this."""
+        """Let go, at once, in any state; again is harmless. An unfinished answer aborts its connection. No callback
+        comes after this.
+        """
         self._receiver = None
         self._head = self._body = b""
         connection = self._connection
@@ -197,7 +199,11 @@ class _Connection(asyncio.Protocol):
         if self._head_due:
             self._head_due = False
             call._head = call._body = b""  # it will not be sent again
-            if len(data) > self._pool.options.max_head_bytes and self._head_too_large():
+            options = self._pool.options
+            if len(self._headers) > options.max_headers or (
+                len(data) > options.max_head_bytes and self._head_size() > options.max_head_bytes
+            ):
+                self._fail("protocol", "the head of the answer is too large")
                 return
             receiver = call._receiver
             assert receiver is not None, "a call that was closed has no connection"
@@ -254,8 +260,8 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._done:
-            self._keep = False  # the beginning of an answer nobody asked for
-            return
+            # An answer nobody asked for; its body must not join the one we have. The parser stops here for good.
+            raise _Unasked
         self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -263,9 +269,6 @@ class _Connection(asyncio.Protocol):
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._done:
-            self._keep = False
-            return
         parser = self._parser
         status = parser.get_status_code()
         if status < 200:
@@ -291,13 +294,8 @@ class _Connection(asyncio.Protocol):
         codings = [value for name, value in self._headers if name == b"transfer-encoding"]
         return codings[-1].rpartition(b",")[2].strip(b" \t").lower() == b"chunked"
 
-    def _head_too_large(self) -> bool:
-        options = self._pool.options
-        size = sum(len(name) + len(value) + 4 for name, value in self._headers)
-        if size <= options.max_head_bytes:
-            return False
-        self._fail("protocol", "the head of the answer is too large")
-        return True
+    def _head_size(self) -> int:
+        return sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _release(self, call: Call) -> None:
         """The answer is complete: the connection is free for another, if it may live."""
@@ -321,6 +319,10 @@ class _Connection(asyncio.Protocol):
             receiver.on_failure(TransportError(kind, detail, sent=True))
 
 
+class _Unasked(Exception):
+    """The upstream sends more than it was asked for."""
+
+
 class _Connecting:
     """A connection being made for one call, with its time limit."""
 
@@ -331,7 +333,7 @@ class _Connecting:
         self.deadline = deadline
         self.due = inf
         self.timed_out = False
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[_Connection] | None = None
 
     def cancel(self) -> None:
         if self.task is not None:
@@ -357,7 +359,7 @@ class Pool:
         loop: asyncio.AbstractEventLoop | None = None,
         wheel: Wheel | None = None,
     ) -> None:
-        """Opens nothing yet. Pools of one loop may share a `wheel`. Raises `ValueError` when `origin` is not an address."""
+        """Opens nothing yet. Pools of one loop may share a `wheel`. Raises `ValueError` for what is no origin."""
         self.origin = origin
         self.options = options if options is not None else ClientOptions()
         self.loop = loop if loop is not None else asyncio.get_running_loop()
@@ -403,9 +405,9 @@ class Pool:
     def send(self, prefix: bytes, extra: bytes, body: bytes, receiver: Receiver) -> Call:
         """Send a request in one write; the answer goes to `receiver`, later.
 
-        `prefix` is the request line, `host` and whatever headers are always the same for this upstream, each line with its
-        CRLF: build it once. `extra` is further header lines, or nothing. Both are trusted: no foreign CR or LF may be in
-        them. The length of the body and the blank line are added here.
+        `prefix` is the request line, `host` and whatever headers are always the same for this upstream, each line with
+        its CRLF: build it once. `extra` is further header lines, or nothing. Both are trusted: no foreign CR or LF may
+        be in them. The length of the body and the blank line are added here.
         """
         if not body and prefix.startswith((b"GET ", b"HEAD ")):
             call = Call(self, b"%b%b\r\n" % (prefix, extra), b"", receiver)
@@ -457,7 +459,8 @@ class Pool:
         call._connecting = connecting
         self._connecting.add(connecting)
         self._wheel.hasten(connecting)
-        connecting.task = self.loop.create_task(self._open(connecting))
+        connecting.task = self.loop.create_task(self._open())
+        connecting.task.add_done_callback(partial(self._opened, connecting))
 
     def give_back(self, connection: _Connection) -> None:
         if self.closed or len(self._idle) >= self.options.max_idle or connection.transport.is_closing():
@@ -487,45 +490,47 @@ class Pool:
             self.deadline = self._idle[0].idle_since + keep_alive
             self._wheel.hasten(self)
 
-    async def _open(self, connecting: _Connecting) -> None:
-        failure: tuple[TransportFailure, str] | None = None
-        connection: _Connection | None = None
-        try:
-            if self._path:
-                _, connection = await self.loop.create_unix_connection(lambda: _Connection(self), self._path)
-            elif self._ssl is not None:
-                _, connection = await self.loop.create_connection(
-                    lambda: _Connection(self), self._host, self._port, ssl=self._ssl, server_hostname=self._host
-                )
-            else:
-                _, connection = await self.loop.create_connection(lambda: _Connection(self), self._host, self._port)
-        except asyncio.CancelledError:
-            if connecting.timed_out:
-                failure = "connect_timeout", f"no connection within {self.options.connect_timeout:g} s"
-            elif connecting.call._connecting is connecting:
-                failure = "connect", "the pool was closed"
-            else:
-                raise
-        except sockets.gaierror as error:
-            failure = "dns", f'"{self._host}": {error.strerror}'
-        except tls.SSLError as error:
-            failure = "tls", str(error)
-        except OSError as error:
-            failure = "connect", str(error)
-        finally:
-            self._connecting.discard(connecting)
-            self._wheel.forget(connecting)
+    async def _open(self) -> _Connection:
+        make = partial(_Connection, self)
+        if self._path:
+            return (await self.loop.create_unix_connection(make, self._path))[1]
+        if self._ssl is not None:
+            name = self._host
+            return (await self.loop.create_connection(make, name, self._port, ssl=self._ssl, server_hostname=name))[1]
+        return (await self.loop.create_connection(make, self._host, self._port))[1]
+
+    def _opened(self, connecting: _Connecting, task: asyncio.Task[_Connection]) -> None:
+        # Not at the end of `_open`: a task that is cancelled before its first step runs none of its code.
+        self._connecting.discard(connecting)
+        self._wheel.forget(connecting)
         call = connecting.call
         call._connecting = None
-        if failure is not None:
-            _fail_unsent(call, *failure)
-        elif connection is not None:
-            if call._receiver is None:
-                self.give_back(connection)  # closed in the very moment it was ready
-            elif connection.transport.is_closing():
-                _fail_unsent(call, "connect", "the upstream closed the connection at once")
+        if task.cancelled():
+            if connecting.timed_out:
+                _fail_unsent(call, "connect_timeout", f"no connection within {self.options.connect_timeout:g} s")
             else:
-                connection.begin(call)
+                _fail_unsent(call, "connect", "the pool was closed")
+            return
+        error = task.exception()
+        if error is not None:
+            _fail_unsent(call, *_explain(error, self._host))
+            return
+        connection = task.result()
+        if call._receiver is None:
+            self.give_back(connection)  # closed in the very moment it was ready
+        elif connection.transport.is_closing():
+            _fail_unsent(call, "connect", "the upstream closed the connection at once")
+        else:
+            connection.begin(call)
+
+
+def _explain(error: BaseException, host: str) -> tuple[TransportFailure, str]:
+    """Why there is no connection, in our words."""
+    if isinstance(error, sockets.gaierror):
+        return "dns", f'"{host}": {error.strerror}'
+    if isinstance(error, tls.SSLError):
+        return "tls", str(error)
+    return "connect", str(error) or type(error).__name__
 
 
 def _fail_unsent(call: Call, kind: TransportFailure, detail: str) -> None:

@@ -66,8 +66,9 @@ def error_body(status: int, message: str) -> bytes:
 class Exchange:
     """One request and its response. To a caller that has left, everything can be written and nothing is.
 
-    `headers` given to `respond` and `start` are ready-made lines (`b"name: value\\r\\n..."`), trusted as they are: whoever
-    builds them from foreign text must refuse CR and LF. No `content_type` (b"") means no such line. One exchange has one answer: a second one raises `RuntimeError`.
+    `headers` given to `respond` and `start` are ready-made lines (`b"name: value\\r\\n..."`), trusted as they are:
+    whoever builds them from foreign text must refuse CR and LF. No `content_type` (b"") means no such line.
+    One exchange has one answer: a second one raises `RuntimeError`.
     """
 
     __slots__ = (
@@ -644,7 +645,7 @@ class Connection(asyncio.Protocol):
             self._upgrading = True
 
     def _decline_upgrade(self, rest: bytes | memoryview) -> None:
-        """RFC 9110 7.8 lets us ignore an upgrade, and clients that try h2c with their first request (Java's) need us to.
+        """RFC 9110 7.8 lets us ignore an upgrade, and clients that try h2c with their first request (Java's) need it.
 
         llhttp gives up the body of such a message: a fresh parser reads it, behind a head that asks for no upgrade.
         """

@@ -1,5 +1,5 @@
-"""Our protocol class in uvicorn's place: `uvicorn.run(asgi_app(handler), http=PenstockHttp)`. uvicorn keeps what it is good
-at (sockets, TLS flags, workers, reload, signals, lifespan); requests never become ASGI messages.
+"""Our protocol class in uvicorn's place: `uvicorn.run(asgi_app(handler), http=PenstockHttp)`. uvicorn keeps what it is
+good at (sockets, TLS flags, workers, reload, signals, lifespan); requests never become ASGI messages.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from penstock.http.server import Connection, Exchange, Server, error_body
 
 
 class PenstockHttp(Connection):
-    """For uvicorn's `http=`. The application must be `asgi_app(handler, options)`; its `options` hold the limits, except
-    for uvicorn's `limit_concurrency` and `limit_max_requests`, which are honoured, and its time-out at shutdown.
+    """For uvicorn's `http=`. The application must be `asgi_app(handler, options)`; its `options` hold the limits, but
+    uvicorn's `limit_concurrency`, `limit_max_requests` and time-out at shutdown are honoured.
     """
 
     __slots__ = ()

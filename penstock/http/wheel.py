@@ -6,7 +6,6 @@ import asyncio
 from math import ceil, inf
 from typing import Protocol
 
-
 _EARLY = 0.001  # seconds; uvloop counts milliseconds, so a timer may fire this much before its time
 
 

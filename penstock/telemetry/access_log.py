@@ -1,7 +1,8 @@
 """One JSON line per outcome: who asked for what, where it was tried, what it took. Never prompt text, never a secret.
 
-Lines wait in memory and are written in batches. When the writer cannot keep up the newest lines are dropped, counted,
-and the log itself says how many are missing.
+Outcomes wait in memory and are encoded and written in batches: between two requests' other work each line would find
+cold caches and cost twice as much. When the writer cannot keep up the newest lines are dropped, counted, and the log
+itself says how many are missing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from penstock.core.plan import Attempt
 from penstock.telemetry.metrics import Counter
 from penstock.telemetry.redact import redact
 
+BATCH: Final = 64  # outcomes encoded at once, about 0.15 ms
 FLUSH_AT: Final = 64 * 1024  # bytes waiting before they are written without being asked
 MAX_WAITING: Final = 4 * 1024 * 1024  # bytes waiting before lines are dropped
 MAX_NAME: Final = 128  # characters of a model name that are kept; callers choose it
@@ -35,7 +37,7 @@ class AttemptLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class AccessLine(msgspec.Struct, frozen=True, gc=False):
     """The keys of a line, in order; they are stable. `ttft_ms` and `total_ms` count from the request's arrival."""
 
-    time: datetime
+    time: str  # RFC 3339, UTC, microseconds
     request_id: str
     tenant: str
     key_id: str
@@ -75,6 +77,8 @@ class AccessLog:
         self._dropped = Counter() if dropped is None else dropped
         self._max_waiting = max_waiting
         self._encoder = msgspec.json.Encoder()
+        self._outcomes: list[Outcome] = []  # not encoded yet, fewer than BATCH
+        self._second, self._second_text = 0.0, "1970-01-01T00:00:00."  # the last one, written out
         self._waiting = bytearray()
         self._missing = 0  # lines dropped since the log last said so
         self._broken = False  # the last write failed; only `flush` tries again
@@ -84,14 +88,15 @@ class AccessLog:
             self._missing += 1
             self._dropped.inc()
             return
-        if self._missing:
-            self._say_what_is_missing()
-        self._append(_line(outcome))
-        if len(self._waiting) >= FLUSH_AT and not self._broken:
-            self.flush()
+        self._outcomes.append(outcome)
+        if len(self._outcomes) >= BATCH:
+            self._encode()
+            if len(self._waiting) >= FLUSH_AT and not self._broken:
+                self.flush()
 
     def flush(self) -> bool:
         """Write what waits. False when the writer refused; what waits is kept and may be tried again."""
+        self._encode()
         if self._waiting:
             try:
                 self._write(bytes(self._waiting))
@@ -101,31 +106,37 @@ class AccessLog:
             self._waiting.clear()
         self._broken = False
         if self._missing:
-            self._say_what_is_missing()
+            self._append(Dropped(self._missing))
+            self._missing = 0
             return self.flush()
         return True
 
     @property
     def waiting(self) -> int:
-        """Bytes not written yet."""
+        """Bytes encoded and not written yet; up to `BATCH - 1` outcomes wait beside them."""
         return len(self._waiting)
 
-    def _say_what_is_missing(self) -> None:
-        self._append(Dropped(self._missing))
-        self._missing = 0
+    def _encode(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        for outcome in outcomes:
+            second, fraction = divmod(outcome.wall, 1.0)
+            if second != self._second:
+                self._second = second
+                self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+            self._append(_line(outcome, f"{self._second_text}{int(fraction * 1e6):06d}Z"))
 
     def _append(self, line: AccessLine | Dropped) -> None:
         self._encoder.encode_into(line, self._waiting, -1)
         self._waiting += b"\n"
 
 
-def _line(outcome: Outcome) -> AccessLine:
+def _line(outcome: Outcome, time: str) -> AccessLine:
     received_at, first_token_at, usage = outcome.received_at, outcome.first_token_at, outcome.usage
     model = outcome.model
     if not outcome.attempts:  # nobody has vouched for the name: it may be a key in the wrong field
         model = redact(model[: MAX_NAME * 4])
     return AccessLine(
-        time=datetime.fromtimestamp(outcome.wall, UTC),
+        time=time,
         request_id=outcome.request_id,
         tenant=outcome.tenant,
         key_id=outcome.key_id,

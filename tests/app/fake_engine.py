@@ -43,12 +43,12 @@ class FakeEngine:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    async def start(self) -> FakeEngine:
+    async def __aenter__(self) -> FakeEngine:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    def close(self) -> None:
+    async def __aexit__(self, *error: object) -> None:
         if self._server is not None:
             self._server.close()
         for writer in self._writers:
@@ -94,11 +94,10 @@ class FakeEngine:
 async def _main(name: str, announce: int) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    engine = await FakeEngine(name).start()
-    os.write(announce, json.dumps({"port": engine.port, "pid": os.getpid()}).encode() + b"\n")
-    os.close(announce)
-    await stop.wait()
-    engine.close()
+    async with FakeEngine(name) as engine:
+        os.write(announce, json.dumps({"port": engine.port, "pid": os.getpid()}).encode() + b"\n")
+        os.close(announce)
+        await stop.wait()
 
 
 if __name__ == "__main__":

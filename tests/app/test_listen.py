@@ -58,6 +58,15 @@ def test_a_port_taken_by_another_penstock_is_taken(shared: bool):
         bind("127.0.0.1", first[0].getsockname()[1], shared=shared)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_localhost_is_every_address_that_it_has_and_one_port(shared: bool):
+    sockets = bind("localhost", 0, shared=shared)
+    assert {loopback(one.getsockname()[0]) for one in sockets} == {True}
+    assert len({one.getsockname()[1] for one in sockets}) == 1
+    for one in sockets:
+        one.close()
+
+
 def test_an_unknown_host_is_told_in_words():
     with pytest.raises(StartError, match=r"There is no host 'no-such-host\.invalid'"):
         bind("no-such-host.invalid", 0)

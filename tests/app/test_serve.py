@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from penstock.app import worker
 from penstock.app.errors import StartError
 from penstock.app.serve import ServeOptions
 from penstock.config.load import ConfigError
@@ -51,53 +52,66 @@ def reload(path: Path, content: str) -> None:
 
 def test_a_server_starts_answers_and_stops_with_zero():
     async def story() -> None:
-        engine = await FakeEngine("one").start()
+        async with FakeEngine("one") as engine:
 
+            async def use(server: Running) -> None:
+                status, answer = await server.chat()
+                assert (status, answer["choices"][0]["message"]["content"]) == (200, "one")
+                assert (await server.get("/healthz"))[0] == 200
+                assert (await server.get("/readyz"))[0] == 200
+                _, metrics = await server.get("/metrics")
+                assert b'penstock_requests_total{model="chat",endpoint="chat.completions"' in metrics
+                assert b'penstock_replica_ready{deployment="local",replica="local/0"} 1' in metrics
+
+            code, told = await serving(ServeOptions(config_text=text(engine)), use)
+            assert code == 0
+            assert any("Penstock serves chat at http://127.0.0.1:" in line for line in told)
+            assert any("Development mode" in line for line in told)
+
+    run(story())
+
+
+def test_a_model_whose_engine_is_not_there_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, "FIRST_CHECKS_WITHIN", 0.05)
+
+    async def story() -> None:
         async def use(server: Running) -> None:
-            status, answer = await server.chat()
-            assert (status, answer["choices"][0]["message"]["content"]) == (200, "one")
-            assert (await server.get("/healthz"))[0] == 200
-            assert (await server.get("/readyz"))[0] == 200
-            _, metrics = await server.get("/metrics")
-            assert b'penstock_requests_total{model="chat",endpoint="chat.completions"' in metrics
-            assert b'penstock_replica_ready{deployment="local",replica="local/0"} 1' in metrics
+            assert "Looked at: http://127.0.0.1:1/health." in await server.until_told("No replica of chat answers")
+            assert (await server.get("/readyz"))[0] == 503
+            assert (await server.chat())[0] == 503
 
-        code, told = await serving(ServeOptions(config_text=text(engine)), use)
+        gone = text().replace("[]", "[http://127.0.0.1:1]")
+        code, _ = await serving(ServeOptions(config_text=gone), use)
         assert code == 0
-        assert any("Penstock serves chat at http://127.0.0.1:" in line for line in told)
-        assert any("Development mode" in line for line in told)
-        engine.close()
 
     run(story())
 
 
 def test_with_keys_only_those_who_show_one_are_served(tmp_path: Path):
     async def story() -> None:
-        engine = await FakeEngine("one").start()
-        path = tmp_path / "penstock.yaml"
-        path.write_text(text(engine, more=f"keys: [{{ id: web, sha256: {digest('sk-1')} }}]\n"))
+        async with FakeEngine("one") as engine:
+            path = tmp_path / "penstock.yaml"
+            path.write_text(text(engine, more=f"keys: [{{ id: web, sha256: {digest('sk-1')} }}]\n"))
 
-        async def use(server: Running) -> None:
-            assert (await server.chat())[0] == 401
-            assert (await server.chat(key="sk-2"))[0] == 401
-            assert (await server.chat(key="sk-1"))[0] == 200
+            async def use(server: Running) -> None:
+                assert (await server.chat())[0] == 401
+                assert (await server.chat(key="sk-2"))[0] == 401
+                assert (await server.chat(key="sk-1"))[0] == 200
 
-        await serving(ServeOptions(config_path=str(path)), use)
-        engine.close()
+            await serving(ServeOptions(config_path=str(path)), use)
 
     run(story())
 
 
 def test_a_target_that_is_an_address_serves_the_models_it_has():
     async def story() -> None:
-        engine = await FakeEngine("qwen").start()
+        async with FakeEngine("qwen") as engine:
 
-        async def use(server: Running) -> None:
-            assert (await server.chat(model="qwen"))[0] == 200
-            assert (await server.chat(model="other"))[0] == 404
+            async def use(server: Running) -> None:
+                assert (await server.chat(model="qwen"))[0] == 200
+                assert (await server.chat(model="other"))[0] == 404
 
-        await serving(ServeOptions(targets=(engine.address,), port=0), use)
-        engine.close()
+            await serving(ServeOptions(targets=(engine.address,), port=0), use)
 
     run(story())
 
@@ -152,119 +166,113 @@ def test_an_engine_that_cannot_start_is_told_with_its_own_words():
 
 def test_sigterm_lets_an_open_stream_end_and_takes_no_new_requests():
     async def story() -> None:
-        engine = await FakeEngine("one").start()
-        engine.gate.clear()
-        stream = b""
+        async with FakeEngine("one") as engine:
+            engine.gate.clear()
+            stream = b""
 
-        async def use(server: Running) -> None:
-            nonlocal stream
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(chat_bytes(stream=True))
-            first = await reader.readuntil(b"one")
-            os.kill(os.getpid(), signal.SIGTERM)
-            await server.until_told("Stopping: 1 in flight")
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection("127.0.0.1", server.port)
-            engine.gate.set()
-            stream = first + await reader.read(-1)
-            writer.close()
+            async def use(server: Running) -> None:
+                nonlocal stream
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(chat_bytes(stream=True))
+                first = await reader.readuntil(b"one")
+                os.kill(os.getpid(), signal.SIGTERM)
+                await server.until_told("Stopping: 1 in flight")
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", server.port)
+                engine.gate.set()
+                stream = first + await reader.read(-1)
+                writer.close()
 
-        code, _ = await serving(ServeOptions(config_text=text(engine)), use, stop=False)
-        assert code == 0
-        assert b"data: [DONE]" in stream
-        engine.close()
+            code, _ = await serving(ServeOptions(config_text=text(engine)), use, stop=False)
+            assert code == 0
+            assert b"data: [DONE]" in stream
 
     run(story())
 
 
 def test_a_second_signal_ends_everything_at_once():
     async def story() -> None:
-        engine = await FakeEngine("one").start()
-        engine.gate.clear()
+        async with FakeEngine("one") as engine:
+            engine.gate.clear()
 
-        async def use(server: Running) -> None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(chat_bytes(stream=True))
-            await reader.readuntil(b"one")
-            os.kill(os.getpid(), signal.SIGTERM)
-            await server.until_told("Once more to stop at once")
-            os.kill(os.getpid(), signal.SIGINT)
-            with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-                await reader.readuntil(b"[DONE]")
-            writer.close()
+            async def use(server: Running) -> None:
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(chat_bytes(stream=True))
+                await reader.readuntil(b"one")
+                os.kill(os.getpid(), signal.SIGTERM)
+                await server.until_told("Once more to stop at once")
+                os.kill(os.getpid(), signal.SIGINT)
+                with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+                    await reader.readuntil(b"[DONE]")
+                writer.close()
 
-        code, _ = await serving(ServeOptions(config_text=text(engine)), use, stop=False)
-        assert code == 1
-        engine.close()
+            code, _ = await serving(ServeOptions(config_text=text(engine)), use, stop=False)
+            assert code == 1
 
     run(story())
 
 
 def test_a_good_change_of_the_file_is_served_and_a_bad_one_changes_nothing(tmp_path: Path):
     async def story() -> None:
-        one, two = await FakeEngine("one").start(), await FakeEngine("two").start()
-        path = tmp_path / "penstock.yaml"
-        path.write_text(text(one))
+        async with FakeEngine("one") as one, FakeEngine("two") as two:
+            path = tmp_path / "penstock.yaml"
+            path.write_text(text(one))
 
-        async def use(server: Running) -> None:
-            async def answer() -> str:
-                return str((await server.chat())[1]["choices"][0]["message"]["content"])
+            async def use(server: Running) -> None:
+                async def answer() -> str:
+                    return str((await server.chat())[1]["choices"][0]["message"]["content"])
 
-            assert await answer() == "one"
-            write(path, text(two))
-            told = await server.until_told("was read again (plane 2)")
-            assert f"~ deployment local: replicas: {one.address} -> {two.address}" in told
-            assert await answer() == "two"
-            # the first change was found by looking at the file once a second; for the others we do not wait
-            reload(path, text(one).replace("deployments: [local]", "deployments: [locla]"))
-            told = await server.until_told("what was served before goes on")
-            assert ":1: models.chat.deployments.0 names `locla`" in told
-            assert "Did you mean `local`?" in told
-            assert await answer() == "two"
-            reload(path, CLOUD)
-            await server.until_told("PENSTOCK_TEST_NO_KEY is not set")
-            assert await answer() == "two"
-            reload(path, text(two).replace("access_log: off", "access_log: stderr"))
-            assert "! server.access_log changed; it takes effect at the next start" in await server.until_told(
-                "plane 3"
-            )
+                assert await answer() == "one"
+                write(path, text(two))
+                told = await server.until_told("was read again (plane 2)")
+                assert f"~ deployment local: replicas: {one.address} -> {two.address}" in told
+                assert await answer() == "two"
+                # the first change was found by looking at the file once a second; for the others we do not wait
+                reload(path, text(one).replace("deployments: [local]", "deployments: [locla]"))
+                told = await server.until_told("what was served before goes on")
+                assert ":1: models.chat.deployments.0 names `locla`" in told
+                assert "Did you mean `local`?" in told
+                assert await answer() == "two"
+                reload(path, CLOUD)
+                await server.until_told("PENSTOCK_TEST_NO_KEY is not set")
+                assert await answer() == "two"
+                reload(path, text(two).replace("access_log: off", "access_log: stderr"))
+                assert "! server.access_log changed; it takes effect at the next start" in await server.until_told(
+                    "plane 3"
+                )
 
-        code, _ = await serving(ServeOptions(config_path=str(path), insecure_dev=True), use)
-        assert code == 0
-        one.close()
-        two.close()
+            code, _ = await serving(ServeOptions(config_path=str(path), insecure_dev=True), use)
+            assert code == 0
 
     run(story())
 
 
 def test_sighup_reads_the_file_again_without_a_change(tmp_path: Path):
     async def story() -> None:
-        engine = await FakeEngine("one").start()
-        path = tmp_path / "penstock.yaml"
-        path.write_text(text(engine))
+        async with FakeEngine("one") as engine:
+            path = tmp_path / "penstock.yaml"
+            path.write_text(text(engine))
 
-        async def use(server: Running) -> None:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert "it means the same as before" in await server.until_told("was read again (plane 2)")
+            async def use(server: Running) -> None:
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert "it means the same as before" in await server.until_told("was read again (plane 2)")
 
-        await serving(ServeOptions(config_path=str(path), insecure_dev=True), use)
-        engine.close()
+            await serving(ServeOptions(config_path=str(path), insecure_dev=True), use)
 
     run(story())
 
 
 def test_the_access_log_has_every_request_when_the_server_has_stopped(tmp_path: Path):
     async def story() -> None:
-        engine = await FakeEngine("one").start()
-        log = tmp_path / "access.log"
+        async with FakeEngine("one") as engine:
+            log = tmp_path / "access.log"
 
-        async def use(server: Running) -> None:
-            for _ in range(3):
-                assert (await server.chat())[0] == 200
+            async def use(server: Running) -> None:
+                for _ in range(3):
+                    assert (await server.chat())[0] == 200
 
-        await serving(ServeOptions(config_text=text(engine).replace("access_log: off", f"access_log: {log}")), use)
-        assert log.read_text().count('"status":200') == 3
-        engine.close()
+            await serving(ServeOptions(config_text=text(engine).replace("access_log: off", f"access_log: {log}")), use)
+            assert log.read_text().count('"status":200') == 3
 
     run(story())
 
@@ -300,55 +308,52 @@ def test_swaps_under_load_lose_no_request(tmp_path: Path, workers: int, n_swaps:
     """Every swap replaces every replica, while eight clients ask and a stream from before the first swap stays open."""
 
     async def story() -> None:
-        engines = [await FakeEngine(name).start() for name in ("one", "two", "three")]
-        path = tmp_path / "penstock.yaml"
-        path.write_text(text(engines[2]))
-        engines[2].gate.clear()
-        n_done = 0
+        async with FakeEngine("one") as one, FakeEngine("two") as two, FakeEngine("three") as three:
+            engines = [one, two, three]
+            path = tmp_path / "penstock.yaml"
+            path.write_text(text(engines[2]))
+            engines[2].gate.clear()
 
-        async def use(server: Running) -> None:
-            async def swap() -> None:
-                nonlocal n_done
-                while n_done < n_swaps:
-                    reload(path, text(engines[n_done % 2]))
-                    await server.until_told(f"was read again (plane {n_done + 2})")
-                    n_done += 1
+            async def use(server: Running) -> None:
+                async def swap() -> None:
+                    nonlocal n_done
+                    while n_done < n_swaps:
+                        reload(path, text(engines[n_done % 2]))
+                        await server.until_told(f"was read again (plane {n_done + 2})")
+                        n_done += 1
 
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(chat_bytes(stream=True))
-            first = await reader.readuntil(b"three")
-            reload(path, text(engines[1]))
-            await server.until_told("was read again (plane 2)")
-            n_done = 1
-            async with asyncio.TaskGroup() as group:
-                group.create_task(swap())
-                loading = group.create_task(_load(server, 8, lambda: n_done >= n_swaps))
-            seen = loading.result()
-            assert len(seen) > n_swaps
-            assert [one for one in seen if one != (200, True)] == [], "every answer is whole"
-            engines[2].gate.set()
-            assert b"[DONE]" in first + await reader.read(-1)
-            writer.close()
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(chat_bytes(stream=True))
+                first = await reader.readuntil(b"three")
+                reload(path, text(engines[1]))
+                await server.until_told("was read again (plane 2)")
+                n_done = 1
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(swap())
+                    loading = group.create_task(_load(server, 8, lambda: n_done >= n_swaps))
+                seen = loading.result()
+                assert len(seen) > n_swaps
+                assert [one for one in seen if one != (200, True)] == [], "every answer is whole"
+                engines[2].gate.set()
+                assert b"[DONE]" in first + await reader.read(-1)
+                writer.close()
 
-        await serving(ServeOptions(config_path=str(path), insecure_dev=True, workers=workers), use)
-        for engine in engines:
-            engine.close()
+            await serving(ServeOptions(config_path=str(path), insecure_dev=True, workers=workers), use)
 
     run(story())
 
 
 def test_the_port_is_free_again_when_the_server_has_stopped():
     async def story() -> None:
-        engine = await FakeEngine("one").start()
-        port = 0
+        async with FakeEngine("one") as engine:
+            port = 0
 
-        async def use(server: Running) -> None:
-            nonlocal port
-            port = server.port
-            assert (await server.chat())[0] == 200
+            async def use(server: Running) -> None:
+                nonlocal port
+                port = server.port
+                assert (await server.chat())[0] == 200
 
-        await serving(ServeOptions(config_text=text(engine)), use)
-        await serving(ServeOptions(config_text=text(engine), port=port), use)
-        engine.close()
+            await serving(ServeOptions(config_text=text(engine)), use)
+            await serving(ServeOptions(config_text=text(engine), port=port), use)
 
     run(story())

@@ -46,7 +46,8 @@ def test_the_demo_shows_something_and_stops_by_itself():
 
 
 @pytest.mark.journey
-def test_ctrl_c_ends_the_demo_and_everything_it_started():
+@pytest.mark.parametrize("end", [os.killpg, os.kill], ids=["ctrl-c", "sigterm"])
+def test_who_ends_the_demo_ends_everything_it_started(end):
     port = free_port()
     demo = start(port)
     assert demo.stdout is not None
@@ -54,7 +55,7 @@ def test_ctrl_c_ends_the_demo_and_everything_it_started():
         for line in demo.stdout:
             if line.startswith("Serving until Ctrl-C"):
                 break
-        os.killpg(demo.pid, signal.SIGINT)
+        end(demo.pid, signal.SIGINT if end is os.killpg else signal.SIGTERM)
         out, err = demo.communicate(timeout=50)
         assert demo.returncode == 0, out + err
         assert "Traceback" not in out + err

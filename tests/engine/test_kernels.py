@@ -73,3 +73,9 @@ def test_a_model_of_odd_sizes_is_computed_with_numpy(tmp_path):
 def test_the_best_kernels_are_used_by_themselves():
     loaded = load_model(options(), str)
     assert (loaded.forward.name, loaded.forward.dtype, loaded.notes) == (BUILT[0], "bf16", ())
+
+
+@pytest.mark.parametrize("kernels", ["numpy", *BUILT])
+def test_more_kv_cache_than_there_is_memory_is_refused_with_advice(kernels):
+    with pytest.raises(CheckpointError, match="fewer kv_tokens"):
+        load_model(options(kernels=kernels, kv_tokens=2**50), str)

@@ -148,6 +148,17 @@ def test_several_threads_compute_the_same_bits_as_one(build, dtype):
     assert one == three
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bf16"])
+@pytest.mark.parametrize("build", ["numpy", *BUILT])
+def test_what_a_kv_block_held_before_never_matters_not_even_when_it_is_not_a_number(build, dtype):
+    prompts, _, _ = expected("llama-gqa")
+    clean = Run(forward("llama-gqa", build, dtype), prompts)
+    computes: Any = forward("llama-gqa", build, dtype)
+    for memory in (computes._keys, computes._values):
+        memory.view(np.uint8)[...] = 0xFF  # not a number, in every type
+    assert Run(computes, prompts).tokens == clean.tokens
+
+
 @pytest.mark.parametrize("build", BUILT)
 def test_a_step_that_is_larger_than_the_workspace_is_refused_before_it_is_computed(build):
     computes = forward("llama-gqa", build)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +18,11 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from penstock.engine.numpy_reference import NumpyForward
+from penstock.engine.options import EngineOptions, Ready
+from penstock.engine.replica import ReplicaError, serve_engine
+
+FIXTURES = Path(__file__).parent / "fixtures"
 MODEL = "llama-gqa"
 QUESTION: Any = [{"role": "user", "content": "What is a KV cache?"}]
 
@@ -209,6 +218,13 @@ def test_another_model_is_not_found(replica):
     assert MODEL in str(refusal.value)
 
 
+@pytest.mark.parametrize("text", ["\\ud800", "\\u0000", "<|im_end|>", "\\ud83d\\ude00"])
+def test_unusual_characters_are_answered_or_refused(replica, text):
+    body = b'{"messages": [{"role": "user", "content": "%b"}], "max_tokens": 2}' % text.encode()
+    status, _, _ = post(replica, "/v1/chat/completions", body)
+    assert status in (200, 400)
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 100_000, b'{"messages": 5}', b"\xff\xfe"])
 def test_a_body_that_is_no_request_is_a_bad_request(replica, body):
     status, _, answer = post(replica, "/v1/chat/completions", body)
@@ -285,6 +301,84 @@ def test_a_replica_finishes_what_runs_when_it_is_told_to_stop(start_replica):
     next(stream)
 
 
+def test_a_replica_whose_engine_fails_says_so_and_ends(monkeypatch):
+    def broken(self: NumpyForward, batch: object) -> None:
+        raise RuntimeError("the model is broken")
+
+    options = EngineOptions(model=str(FIXTURES / MODEL), port=0, kernels="numpy", drain_seconds=1.0)
+    monkeypatch.setattr(NumpyForward, "compute", broken)
+    ready: list[Ready] = []
+
+    async def story() -> None:
+        async with asyncio.TaskGroup() as group:
+            listening = asyncio.Event()
+            serving = group.create_task(
+                serve_engine(
+                    options, on_ready=lambda told: (ready.append(told), listening.set())[0], stop=asyncio.Event()
+                )
+            )
+            await listening.wait()
+            body = json.dumps({"messages": QUESTION}).encode()
+            reader, writer = await asyncio.open_connection("127.0.0.1", ready[0].port)
+            writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            )
+            assert b" 503 " in await reader.readline()
+            writer.close()
+            await serving
+
+    with pytest.raises(ExceptionGroup) as ended:
+        asyncio.run(story())
+    assert ended.group_contains(ReplicaError, match="the model is broken")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "./typo"}, "there is no model at './typo'"),
+        ({"host": "203.0.113.77"}, "cannot listen on 203.0.113.77"),
+    ],
+)
+def test_a_replica_that_cannot_start_says_why_in_one_sentence(changes, message):
+    options = EngineOptions(**{"model": str(FIXTURES / MODEL), "port": 0, "kernels": "numpy", **changes})
+    with pytest.raises(ReplicaError, match=message):
+        asyncio.run(serve_engine(options, stop=asyncio.Event()))
+
+
+@pytest.mark.journey
+def test_a_process_finishes_its_answers_after_sigterm_and_exits_cleanly(tmp_path):
+    program = (
+        "import sys; from penstock.engine.options import EngineOptions; from penstock.engine.replica import run_engine\n"
+        f"options = EngineOptions(model={str(FIXTURES / MODEL)!r}, port=0, kernels='numpy')\n"
+        "run_engine(options, on_ready=lambda told: (sys.stdout.write(f'{told.port}\\n'), sys.stdout.flush()))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+            with openai.OpenAI(base_url=address, api_key="unused", max_retries=0, timeout=20) as client:
+                options: Any = {"model": MODEL, "messages": QUESTION, "max_tokens": 190, "stream": True}
+                stream = client.chat.completions.create(**options, extra_body={"ignore_eos": True})
+                events = [next(stream)]
+                process.send_signal(signal.SIGTERM)
+                events += list(stream)
+            assert events[-1].choices[0].finish_reason == "length"
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def test_long_texts_are_tokenized_beside_the_event_loop_with_the_same_result(replica, monkeypatch):
+    inline = chat(replica).choices[0].message.content
+    completion = (
+        replica.client.completions.create(model=MODEL, prompt="KV", max_tokens=3, temperature=0).choices[0].text
+    )
+    monkeypatch.setattr("penstock.engine.server.MAX_INLINE_CHARACTERS", 1)
+    assert chat(replica).choices[0].message.content == inline
+    beside = replica.client.completions.create(model=MODEL, prompt="KV", max_tokens=3, temperature=0)
+    assert beside.choices[0].text == completion
+
+
 def test_served_names_are_the_ones_callers_use(start_replica):
     replica = start_replica(served_names=("small", "chat-fast"))
     assert replica.ready.model == "small"
@@ -292,7 +386,7 @@ def test_served_names_are_the_ones_callers_use(start_replica):
     assert chat(replica, model="chat-fast").model == "chat-fast"
 
 
-@pytest.mark.parametrize("model", sorted(path.name for path in (Path(__file__).parent / "fixtures").iterdir()))
+@pytest.mark.parametrize("model", sorted(path.name for path in FIXTURES.iterdir()))
 def test_every_kind_of_model_can_be_served(start_replica, model):
     replica = start_replica(model, kernels="auto")
     assert chat(replica, model=model, max_tokens=4).usage.completion_tokens >= 1

@@ -84,6 +84,11 @@ def test_a_vocabulary_with_marked_spaces_is_streamed_with_its_spaces(sentence_pi
     assert not any("�" in piece for piece in pieces)
 
 
+def test_an_unfinished_character_of_such_a_vocabulary_is_told_at_the_end_too(sentence_piece):
+    assert streamed(sentence_piece, [259, 3 + 0xC3]) == ["the", "", "�"]
+    assert sentence_piece.token_text(261) == ("cache", b"cache")
+
+
 def test_bytes_that_are_no_text_are_not_held_back_for_ever(sentence_piece):
     stream = sentence_piece.stream()
     shown = "".join(stream.push(3 + 0x80) for _ in range(40))

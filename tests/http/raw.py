@@ -25,15 +25,16 @@ class Caller:
     async def head(self) -> tuple[int, dict[bytes, bytes]]:
         text = await self.reader.readuntil(b"\r\n\r\n")
         lines = text[:-4].split(b"\r\n")
-        headers = dict((n.lower(), v.strip()) for n, _, v in (line.partition(b":") for line in lines[1:]))
+        headers = {n.lower(): v.strip() for n, _, v in (line.partition(b":") for line in lines[1:])}
         return int(lines[0].split(b" ", 2)[1]), headers
 
     async def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
         status, headers = await self.head()
         if headers.get(b"transfer-encoding") == b"chunked":
-            body = b""
+            chunks = []
             while chunk := await self.chunk():
-                body += chunk
+                chunks.append(chunk)
+            body = b"".join(chunks)
         elif b"content-length" in headers:
             body = await self.reader.readexactly(int(headers[b"content-length"]))
         elif status in (100, 204, 304):
@@ -97,19 +98,16 @@ async def serving(handler: Callable[[Exchange], Any], options: ServerOptions | N
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop run until it is so. No clock: the suite's own time limit is the time limit."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - conditions of our own code, which rings no bell for tests
         await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
 async def upstream(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **listen: Any):
     """A raw upstream: `serve` runs once per connection. Gives its origin."""
-    tasks = set()
-    writers = []
+    tasks: set[asyncio.Task[None]] = set()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.current_task())
-        writers.append(writer)
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await serve(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -117,17 +115,27 @@ async def upstream(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter],
         finally:
             writer.close()
 
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not listener.is_serving():
+            writer.transport.abort()
+            return
+        writers.append(writer)
+        tasks.add(asyncio.get_running_loop().create_task(run(reader, writer)))
+
+    writers: list[asyncio.StreamWriter] = []
     listener = await asyncio.start_server(accept, "127.0.0.1", 0, **listen)
     scheme = "https" if "ssl" in listen else "http"
     try:
         yield f"{scheme}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     finally:
         listener.close()
+        await asyncio.sleep(0.002)  # what was accepted a moment ago becomes a connection
         for writer in writers:
             writer.transport.abort()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)
 
 
 async def request_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -180,7 +188,7 @@ class MemoryTransport(asyncio.Transport):
 
 
 def feed(server: Server, pieces: list[bytes]) -> tuple[Connection, MemoryTransport]:
-    """A connection that received these reads, one after the other, as far as it wanted to read. Caller: `connection_lost`."""
+    """A connection that received these reads, one after the other. The caller ends it with `connection_lost`."""
     connection = server.protocol()
     transport = MemoryTransport()
     connection.connection_made(transport)

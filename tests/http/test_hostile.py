@@ -9,10 +9,10 @@ import pytest
 import uvloop
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from tests.http.raw import HOST, STATUS, feed, serving
 
 from penstock.http.options import ServerOptions
 from penstock.http.server import Exchange, Server
+from tests.http.raw import HOST, STATUS, feed, serving
 
 GET = b"GET / HTTP/1.1\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST
@@ -131,8 +131,8 @@ def test_a_refusal_comes_after_the_answers_before_it(run, name):
 WHOLE = [
     b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n",
     b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello world",
-    b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n6\r\n world\r\n0\r\nT: v\r\n\r\n",
-    b"POST /d HTTP/1.1\r\nHost: x\r\nConnection: upgrade, http2-settings\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n5\r\nworld\r\n0\r\nT:\r\n\r\n",
+    b"POST /d HTTP/1.1\r\nHost: x\r\nConnection: upgrade, a\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello",
 ]
 
 
@@ -165,7 +165,7 @@ def test_a_request_is_the_same_wherever_it_is_split(request_):
     data = WHOLE[1] + request_
     whole = requests_of([data])
     assert len(whole[0]) == 2
-    assert whole[0][1][3] in (b"", b"hello", b"hello world")
+    assert whole[0][1][3] in (b"", b"hello", b"helloworld")
     for i in range(1, len(data)):
         assert requests_of([data[:i], data[i:]]) == whole
     assert requests_of([data[i : i + 1] for i in range(len(data))]) == whole
@@ -173,7 +173,7 @@ def test_a_request_is_the_same_wherever_it_is_split(request_):
 
 @pytest.mark.parametrize("name", [name for name, (status, _) in REFUSED.items() if status != 408])
 def test_a_refused_request_is_refused_wherever_it_is_split(name):
-    status, data = REFUSED[name]
+    _, data = REFUSED[name]
     step = max(1, len(data) // 150)
     for i in range(1, len(data), step):
         seen, answer = requests_of([data[:i], data[i:]], OPTIONS)
@@ -186,7 +186,7 @@ def test_a_refused_request_is_refused_wherever_it_is_split(name):
 def h11_requests(data: bytes) -> tuple[list[tuple[bytes, ...]], bool]:
     """What h11 takes the bytes for, and whether it refused what follows.
 
-    Each message gets a fresh parser behind its empty lines, which RFC 9112 2.2 lets us skip and h11 insists on refusing.
+    Each message gets a fresh parser behind its empty lines, which RFC 9112 2.2 lets us skip and h11 refuses.
     """
     seen: list[tuple[bytes, ...]] = []
     rest = data.lstrip(b"\r\n")
@@ -216,33 +216,91 @@ def h11_requests(data: bytes) -> tuple[list[tuple[bytes, ...]], bool]:
 
 HEADERS = st.sampled_from(
     [
-        b"Host: a\r\n", b"Host: a\r\n", b"host: b\r\n", b"Content-Length: 3\r\n", b"Content-Length: 3\r\n", b"Content-Length: 5\r\n",
-        b"content-length: 03\r\n", b"Content-Length: 3 \r\n", b"Content-Length:\t3\r\n", b"Content-Length: 3, 3\r\n",
-        b"Content-Length: +3\r\n", b"Content-Length : 3\r\n", b"Content-Length:\r\n", b"Content-Length\r\n",
-        b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: Chunked\r\n",
-        b"transfer-encoding: chunked \r\n", b"Transfer-Encoding: identity\r\n", b"Transfer-Encoding: gzip, chunked\r\n",
-        b"Transfer-Encoding: chunked, identity\r\n", b"Transfer-Encoding:\x0bchunked\r\n", b"Transfer-Encoding\r\n: chunked\r\n",
-        b"Transfer-Encoding: \r\n chunked\r\n", b" Transfer-Encoding: chunked\r\n", b"X: a\r\n b\r\n", b"X: \0\r\n", b"X: \x7f\r\n",
-        b"X: a\nTransfer-Encoding: chunked\r\n", b"X: a\rTransfer-Encoding: chunked\r\n", b"X: \x80\xff\r\n", b"X: y\n", b"X;: y\r\n",
-        b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"Connection: Transfer-Encoding\r\n", b"Expect: 100-continue\r\n",
+        b"Host: a\r\n",
+        b"Host: a\r\n",
+        b"host: b\r\n",
+        b"Content-Length: 3\r\n",
+        b"Content-Length: 3\r\n",
+        b"Content-Length: 5\r\n",
+        b"content-length: 03\r\n",
+        b"Content-Length: 3 \r\n",
+        b"Content-Length:\t3\r\n",
+        b"Content-Length: 3, 3\r\n",
+        b"Content-Length: +3\r\n",
+        b"Content-Length : 3\r\n",
+        b"Content-Length:\r\n",
+        b"Content-Length\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: Chunked\r\n",
+        b"transfer-encoding: chunked \r\n",
+        b"Transfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Transfer-Encoding:\x0bchunked\r\n",
+        b"Transfer-Encoding\r\n: chunked\r\n",
+        b"Transfer-Encoding: \r\n chunked\r\n",
+        b" Transfer-Encoding: chunked\r\n",
+        b"X: a\r\n b\r\n",
+        b"X: \0\r\n",
+        b"X: \x7f\r\n",
+        b"X: a\nTransfer-Encoding: chunked\r\n",
+        b"X: a\rTransfer-Encoding: chunked\r\n",
+        b"X: \x80\xff\r\n",
+        b"X: y\n",
+        b"X;: y\r\n",
+        b"Connection: close\r\n",
+        b"Connection: keep-alive\r\n",
+        b"Connection: Transfer-Encoding\r\n",
+        b"Expect: 100-continue\r\n",
         b"Connection: upgrade\r\nUpgrade: h2c\r\n",
     ]
-)  # fmt: skip
+)
 BODIES = st.sampled_from(
     [
-        b"", b"", b"abc", b"abc", b"abcde", b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", b"3;x\r\nabc\r\n0\r\n\r\n",
-        b"3 \r\nabc\r\n0\r\n\r\n", b"03\r\nabc\r\n000\r\n\r\n", b"3\nabc\n0\n\n", b"0x3\r\nabc\r\n0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n",
-        b"3\r\nabc\r\n0\r\nT: x\r\n\r\n", b"3\r\nabc\r\n0\r\nContent-Length: 5\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\nG", b"3;\n\r\nabc\r\n0\r\n\r\n",
-        b"3;\"\r\n\"\r\nabc\r\n0\r\n\r\n", b"3\r\nabc0\r\n\r\n", b"3\r\nabc\r0\r\n\r\n", b"\r\n\r\n",
+        b"",
+        b"",
+        b"abc",
+        b"abc",
+        b"abcde",
+        b"0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\n\r\n",
+        b"3;x\r\nabc\r\n0\r\n\r\n",
+        b"3 \r\nabc\r\n0\r\n\r\n",
+        b"03\r\nabc\r\n000\r\n\r\n",
+        b"3\nabc\n0\n\n",
+        b"0x3\r\nabc\r\n0\r\n\r\n",
+        b"3\r\nabcd\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\nT: x\r\n\r\n",
+        b"3\r\nabc\r\n0\r\nContent-Length: 5\r\n\r\n",
+        b"3\r\nabc\r\n0\r\n\r\nG",
+        b"3;\n\r\nabc\r\n0\r\n\r\n",
+        b'3;"\r\n"\r\nabc\r\n0\r\n\r\n',
+        b"3\r\nabc0\r\n\r\n",
+        b"3\r\nabc\r0\r\n\r\n",
+        b"\r\n\r\n",
     ]
-)  # fmt: skip
+)
 STARTS = st.sampled_from(
     [
-        b"GET / HTTP/1.1\r\n", b"POST /p HTTP/1.1\r\n", b"POST /p HTTP/1.1\r\n", b"POST /q?r HTTP/1.1\r\n", b"HEAD / HTTP/1.1\r\n",
-        b"GET / HTTP/1.0\r\n", b"POST / HTTP/1.0\r\n", b"GET / HTTP/1.1 \r\n", b"GET / http/1.1\r\n", b"\r\nGET / HTTP/1.1\r\n",
-        b"GET / HTTP/1.1\n", b"GET /\t HTTP/1.1\r\n", b" GET / HTTP/1.1\r\n", b"GET\t/ HTTP/1.1\r\n", b"get / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\n",
+        b"POST /p HTTP/1.1\r\n",
+        b"POST /p HTTP/1.1\r\n",
+        b"POST /q?r HTTP/1.1\r\n",
+        b"HEAD / HTTP/1.1\r\n",
+        b"GET / HTTP/1.0\r\n",
+        b"POST / HTTP/1.0\r\n",
+        b"GET / HTTP/1.1 \r\n",
+        b"GET / http/1.1\r\n",
+        b"\r\nGET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\n",
+        b"GET /\t HTTP/1.1\r\n",
+        b" GET / HTTP/1.1\r\n",
+        b"GET\t/ HTTP/1.1\r\n",
+        b"get / HTTP/1.1\r\n",
     ]
-)  # fmt: skip
+)
 MESSAGES = st.builds(
     lambda start, headers, end, body: start + b"".join(headers) + end + body,
     STARTS,
@@ -260,8 +318,8 @@ SMUGGLED = [
 ]
 
 
-# RFC 9112 3 lets a server split the request line at any run of spaces, and llhttp does; h11 insists on one space. The request
-# means the same either way.
+# RFC 9112 3 lets a server split the request line at any run of spaces, and llhttp does; h11 insists on one space. The
+# request means the same either way.
 SPACES = re.compile(rb"[A-Z]+(?:  +\S+ +| \S+  +)HTTP/")
 
 

@@ -5,10 +5,10 @@ import contextlib
 import socket
 
 import pytest
-from tests.http.raw import HOST, STATUS, serving, until
 
 from penstock.http.options import ServerOptions
 from penstock.http.server import Exchange
+from tests.http.raw import HOST, STATUS, serving, until
 
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
 
@@ -36,7 +36,8 @@ def test_the_handler_sees_the_request_as_it_was_sent(run):
     async def main() -> None:
         async with serving(handler) as world:
             caller = await world.call(
-                b"PUT /a%20b?c=d?e HTTP/1.1\r\nHost: h\r\nX-One: 1 \t\r\nx-two:\t2\r\nX-ONE: 3\r\ncontent-length: 2\r\n\r\nhi"
+                b"PUT /a%20b?c=d?e HTTP/1.1\r\n"
+                b"Host: h\r\nX-One: 1 \t\r\nx-two:\t2\r\nX-ONE: 3\r\ncontent-length: 2\r\n\r\nhi"
             )
             assert await caller.answer() == (
                 201,
@@ -678,6 +679,7 @@ def test_one_connection_too_many_is_told_so(run):
             refused = await world.call(GET)
             assert (await refused.rest()).startswith(b"HTTP/1.1 503 ")
             callers[0].leave()
+            refused.leave()
             await until(lambda: world.server.connections == 1)
             caller = await world.call(GET)
             assert (await caller.answer())[0] == 200
@@ -704,7 +706,7 @@ def test_draining_lets_requests_in_flight_end_and_closes_the_rest(run):
             async with asyncio.TaskGroup() as group:
                 draining = group.create_task(world.server.drain(10))
                 assert await idle.rest() == b""
-                with pytest.raises(OSError):
+                with pytest.raises(ConnectionRefusedError):
                     await asyncio.open_connection("127.0.0.1", port)
                 assert not draining.done()
                 go.set()

@@ -4,8 +4,11 @@ import json
 from datetime import datetime
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from penstock.core.outcome import Outcome
-from penstock.telemetry.access_log import FLUSH_AT, AccessLog
+from penstock.telemetry.access_log import BATCH, FLUSH_AT, AccessLog
 from penstock.telemetry.metrics import Counter
 from tests.telemetry.outcomes import REFUSED, RETRIED, STREAMED, like
 
@@ -79,14 +82,15 @@ def test_a_key_in_the_place_of_a_model_name_is_not_logged_and_a_long_name_is_cut
 def test_lines_wait_until_there_are_enough_or_flush_is_called() -> None:
     sink = Sink()
     log = AccessLog(sink)
-    log.on_outcome(STREAMED)
-    assert (sink.n_writes, log.waiting > 0) == (0, True)
-    n = 1
+    n = 0
     while sink.n_writes == 0:
         log.on_outcome(STREAMED)
         n += 1
     assert len(sink.written) >= FLUSH_AT
     assert (len(sink.lines()), log.waiting) == (n, 0)
+    log.on_outcome(STREAMED)
+    log.flush()
+    assert (sink.n_writes, len(sink.lines())) == (2, n + 1)
 
 
 def test_a_writer_that_fails_loses_nothing_and_is_not_asked_again_on_the_request_path() -> None:
@@ -99,6 +103,8 @@ def test_a_writer_that_fails_loses_nothing_and_is_not_asked_again_on_the_request
     while log.waiting < 2 * FLUSH_AT:
         log.on_outcome(STREAMED)
         n += 1
+    log.on_outcome(STREAMED)
+    n += 1
     assert sink.n_writes == 1
     sink.full = False
     assert log.flush() is True
@@ -107,21 +113,49 @@ def test_a_writer_that_fails_loses_nothing_and_is_not_asked_again_on_the_request
 
 def test_what_is_dropped_is_counted_and_the_log_says_how_many_lines_are_missing_and_where() -> None:
     sink, dropped = Sink(), Counter()
-    log = AccessLog(sink, dropped=dropped, max_waiting=1_000)
+    log = AccessLog(sink, dropped=dropped, max_waiting=100_000)
     sink.full = True
-    for i in range(50):
+    n = 1_000
+    for i in range(n):
         log.on_outcome(like(STREAMED, request_id=f"req_{i}"))
-    assert log.waiting < 1_000 + 600
+    assert log.waiting < 100_000 + BATCH * 1_000
     sink.full = False
     assert log.flush() is True
     log.on_outcome(like(STREAMED, request_id="req_last"))
     log.flush()
     lines = sink.lines()
     kept = [line for line in lines if "request_id" in line]
+    assert BATCH < len(kept) < n
     assert [line["request_id"] for line in kept[:-1]] == [f"req_{i}" for i in range(len(kept) - 1)]
-    assert lines[-2] == {"event": "access_log_dropped", "lines": 51 - len(kept)}
+    assert lines[-2] == {"event": "access_log_dropped", "lines": n + 1 - len(kept)}
     assert lines[-1]["request_id"] == "req_last"
-    assert dropped.value == 51 - len(kept)
+    assert dropped.value == n + 1 - len(kept)
+
+
+@given(st.lists(st.sampled_from(["outcome", "flush", "fill", "empty"]), max_size=400))
+def test_every_line_is_written_once_in_order_or_said_to_be_missing(events: list[str]) -> None:
+    sink = Sink()
+    log = AccessLog(sink, max_waiting=20_000)
+    n = 0
+    for event in events:
+        if event == "outcome":
+            for _ in range(30):
+                log.on_outcome(like(STREAMED, request_id=str(n)))
+                n += 1
+        elif event == "flush":
+            log.flush()
+        else:
+            sink.full = event == "fill"
+    sink.full = False
+    log.flush()
+    expected = 0
+    for line in sink.lines():
+        if "request_id" in line:
+            assert line["request_id"] == str(expected)
+            expected += 1
+        else:
+            expected += line["lines"]
+    assert expected == n
 
 
 def test_flushing_nothing_writes_nothing() -> None:

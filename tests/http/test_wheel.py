@@ -1,0 +1,145 @@
+"""Time limits on the wheel, on a loop whose clock the test turns."""
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from math import inf
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.http.wheel import Wheel
+
+
+class Loop:
+    """As much of an event loop as the wheel needs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: list[tuple[float, int, Any]] = []
+        self.n = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Any:
+        self.n += 1
+        handle = Handle(callback)
+        heapq.heappush(self.timers, (when, self.n, handle))
+        return handle
+
+    def run_until(self, when: float) -> None:
+        while self.timers and self.timers[0][0] <= when:
+            at, _, handle = heapq.heappop(self.timers)
+            self.now = max(self.now, at)
+            if handle.callback is not None:
+                handle.callback()
+        self.now = when
+
+
+class Handle:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class Item:
+    def __init__(self) -> None:
+        self.deadline = inf
+        self.due = inf
+        self.expired_at: list[float] = []
+
+    def expired(self, now: float) -> None:
+        self.expired_at.append(now)
+
+
+def world() -> tuple[Loop, Wheel]:
+    loop = Loop()
+    return loop, Wheel(cast("asyncio.AbstractEventLoop", loop), tick=0.25)
+
+
+def set_limit(wheel: Wheel, item: Item, deadline: float) -> None:
+    item.deadline = deadline
+    if deadline < item.due:
+        wheel.hasten(item)
+
+
+def test_a_limit_that_moves_on_costs_no_timer_and_expires_at_the_end():
+    loop, wheel = world()
+    item = Item()
+    set_limit(wheel, item, 1.0)
+    timers = loop.n
+    for i in range(100):
+        set_limit(wheel, item, 1.0 + i / 100)
+    assert loop.n == timers
+    loop.run_until(1.9)
+    assert not item.expired_at
+    loop.run_until(3.0)
+    assert len(item.expired_at) == 1
+    assert len(wheel) == 0
+    assert not loop.timers
+
+
+def test_a_limit_can_be_hastened():
+    loop, wheel = world()
+    item = Item()
+    set_limit(wheel, item, 100.0)
+    set_limit(wheel, item, 1.0)
+    loop.run_until(2.0)
+    assert len(item.expired_at) == 1
+
+
+def test_what_is_forgotten_does_not_expire_and_is_not_kept():
+    loop, wheel = world()
+    items = [Item() for _ in range(10)]
+    for item in items:
+        set_limit(wheel, item, 1.0)
+    wheel.forget(items[0])
+    assert len(wheel) == 9
+    wheel.close()
+    assert len(wheel) == 0
+    loop.run_until(5.0)
+    assert not any(item.expired_at for item in items)
+
+
+def test_an_item_may_forget_another_or_itself_while_the_wheel_turns():
+    loop, wheel = world()
+    first, second = Item(), Item()
+    for item, other in ((first, second), (second, first)):
+        item.expired = lambda now, other=other, item=item: (item.expired_at.append(now), wheel.forget(other))  # type: ignore[method-assign]
+        set_limit(wheel, item, 1.0)
+    loop.run_until(2.0)
+    assert len(first.expired_at) + len(second.expired_at) == 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.floats(0.01, 20), st.floats(0, 2), st.sampled_from(["set", "clear", "forget"])),
+        max_size=60,
+    )
+)
+def test_every_limit_expires_once_never_early_and_at_most_a_tick_late(steps):
+    loop, wheel = world()
+    items = [Item() for _ in range(5)]
+    promised = [inf] * 5
+    for i, span, wait, verb in steps:
+        item = items[i]
+        if verb == "set":
+            set_limit(wheel, item, loop.now + span)
+            promised[i] = item.deadline
+        else:
+            promised[i] = inf
+            if verb == "clear":
+                item.deadline = inf
+            else:
+                wheel.forget(item)
+        item.expired_at.clear()
+        loop.run_until(loop.now + wait)
+        for j, other in enumerate(items):
+            if promised[j] + 0.26 < loop.now:
+                assert len(other.expired_at) == 1
+            for at in other.expired_at:
+                assert promised[j] - 0.0011 <= at <= promised[j] + 0.2511
