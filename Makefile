@@ -23,7 +23,7 @@ help: ## this list
 setup: .dev ## make the environment in .venv, with everything to work on Penstock
 	@echo "Ready. The command is .venv/bin/penstock; try .venv/bin/penstock --help"
 
-demo: .engine ## start Penstock with two small models inside on http://127.0.0.1:8080 (PORT=..., DEMO_SECONDS=...)
+demo: .engine ## start Penstock with two replicas of a small model on http://127.0.0.1:8080 (PORT=..., DEMO_SECONDS=...)
 	@exec $(IN) scripts/demo.py --port $(PORT)
 
 test: .dev ## everything that must hold before a commit: check, then every test with coverage

@@ -26,7 +26,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUESTS = {1: 3, 8: 24, 32: 64}
-TARGETS = {"one at a time": 15.0, "padded batch": 5.0}  # penstock bf16 at C=32 over transformers
+# penstock bf16 at C=32 over transformers, for the bundled model. A larger one gains less over padded batches, because
+# there both are limited by the same multiplications: what is left is the padding.
+TARGETS = {"one at a time": 15.0, "padded batch": 5.0}
 
 
 def workload(concurrency: int) -> tuple[list[list[int]], list[int]]:
@@ -150,10 +152,13 @@ def compare(model: str, options: argparse.Namespace) -> tuple[int, int]:
     met = missed = 0
     ours = rows["penstock bf16"][32]
     for name, theirs in (("one at a time", one), ("padded batch", padded[32])):
+        found = f"penstock bf16, C=32: {ours / theirs:.1f} x transformers {name}"
+        if options.model != "tiny":
+            print(f"{found}; no target for this model")
+            continue
         good = ours / theirs >= TARGETS[name]
         met, missed = met + good, missed + (not good)
-        verdict = "" if good else "  MISSED"
-        print(f"penstock bf16, C=32: {ours / theirs:.1f} x transformers {name}; at least {TARGETS[name]:.0f}{verdict}")
+        print(f"{found}; at least {TARGETS[name]:.0f}" + ("" if good else "  MISSED"))
     return met, missed
 
 

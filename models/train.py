@@ -58,7 +58,7 @@ RECIPES = {
             "head_dim": 64,
             "intermediate_size": 512,
         },
-        steps=1700,
+        steps=1900,
         seed=1,
     ),
     "tiny-small": Recipe(

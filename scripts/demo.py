@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from penstock.cli.chat import printable, summary
@@ -110,13 +109,23 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str, clock: SystemClo
         try:
             code = server.wait(0.1)
         except subprocess.TimeoutExpired:
-            try:
-                with urllib.request.urlopen(f"{url}/readyz", timeout=1):
-                    return
-            except (urllib.error.URLError, OSError):
-                continue
+            if is_ready(url):
+                return
+            continue
         raise DemoFailed(f"the server did not start (exit code {code}); what it said is above.")
     raise DemoFailed(f"the server was not ready after {START_SECONDS:.0f} s.")
+
+
+def is_ready(url: str) -> bool:
+    # not urllib: it would ask a proxy from the environment for our own loopback
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=1)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def ask_a_few_things(url: str, clock: SystemClock) -> None:

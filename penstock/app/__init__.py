@@ -1,0 +1,1 @@
+"""Put together: the parts of every room become one server, started, followed and stopped."""

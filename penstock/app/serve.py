@@ -20,7 +20,7 @@ from penstock.app.options import ServeOptions
 from penstock.app.reload import PublishRefused, Reloader
 from penstock.app.secrets import Secrets
 from penstock.app.source import ConfigSource
-from penstock.app.system import random_generator
+from penstock.app.system import random_generator, settle_memory
 from penstock.app.worker import Worker, WorkerOptions
 from penstock.app.workers import Workers
 from penstock.config.compile import compile_plane, embedded
@@ -187,6 +187,7 @@ class House:
                 await self._alone.listen(sockets)
                 for line in await self._alone.first_checks():
                     self._tell(line)
+                settle_memory()
         except (StartError, PrepareError) as error:
             self.failure = error if isinstance(error, StartError) else StartError(str(error))
             return None

@@ -19,7 +19,7 @@ from penstock.app.errors import StartError
 from penstock.app.listen import bind_beside
 from penstock.app.metrics_page import SUFFIX, offer
 from penstock.app.secrets import Secrets
-from penstock.app.system import loop_factory, random_generator
+from penstock.app.system import loop_factory, random_generator, settle_memory
 from penstock.app.worker import Worker
 from penstock.core.clock import SystemClock
 from penstock.gateway.prepare import PrepareError
@@ -76,6 +76,7 @@ async def _serve(control: str, name: str, announce: int) -> int:
             for line in notes:
                 _tell(line)
         offered = await offer(Path(setup.directory, name + SUFFIX), worker.snapshot)
+        settle_memory()
         frames.send(writer, frames.Done())
         os.write(announce, msgspec.json.encode({"port": setup.port, "pid": os.getpid()}) + b"\n")
         os.close(announce)

@@ -75,8 +75,11 @@ def _explain(error: Exception) -> int:
     from penstock.app.errors import StartError
     from penstock.config.problems import ConfigError
 
-    if isinstance(error, (StartError, ConfigError)):
-        click.echo(str(error), err=True)
+    first: Exception = error
+    while isinstance(first, ExceptionGroup):  # a task group wraps what broke in it, whatever it was
+        first = first.exceptions[0]
+    if isinstance(first, (StartError, ConfigError)):
+        click.echo(str(first), err=True)
         return MISTAKE
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         # The reader went away (`| head`). Python would complain once more when it flushes at exit.
@@ -85,7 +88,7 @@ def _explain(error: Exception) -> int:
     if os.environ.get("PENSTOCK_DEBUG") == "1":
         traceback.print_exception(error)
         return FAILED
-    click.echo(f"penstock: unexpected {type(error).__name__}: {error}", err=True)
+    click.echo(f"penstock: unexpected {type(first).__name__}: {first}", err=True)
     click.echo(
         "This is a bug in Penstock. Run it again with PENSTOCK_DEBUG=1 and report what it prints, with "
         f"`penstock --version` ({__version__}) and what you did.",

@@ -74,6 +74,8 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Timeouts(_Options, frozen=True):
+    """How long to wait for an answer."""
+
     first_token: Annotated[
         Duration, says("Of one attempt. Comments and empty events of the upstream do not count as a token.")
     ] = "30s"
@@ -85,20 +87,23 @@ class Model(_Options, frozen=True):
     """The public name that callers use."""
 
     deployments: Annotated[
-        tuple[str, ...], Meta(min_length=1, max_length=64, extra={"expected": "at least one deployment"})
+        tuple[str, ...],
+        Meta(min_length=1, max_length=64, extra={"expected": "at least one deployment"}),
+        says("Best first: the next one is tried when one fails before its first token."),
     ]
-    """Best first: the next one is tried when one fails before its first token."""
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
-    max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    max_attempts: Annotated[int, Meta(ge=1, le=10), says("Retries, failover and hedges all count.")] = 3
     hedge_after: Annotated[
         Duration | None,
         says(
-            "Without a first token after this long, a second attempt starts beside the first; the slower one is cancelled."
+            "Without a first token for so long, a second attempt starts beside the first; the slower one is cancelled."
         ),
     ] = None
 
 
 class Breaker(_Options, frozen=True):
+    """When a replica that keeps failing is left alone."""
+
     failures: Annotated[Count, says("In a row, before a replica is left alone.")] = 5
     open_for: Annotated[Duration, says("Before it is tried again.")] = "10s"
 
@@ -115,17 +120,17 @@ class Deployment(_Options, frozen=True):
     ] = None
     model: Annotated[
         Text | None,
-        says(
-            "Weights for the embedded engine: the name of a bundled model, or a directory. Penstock starts the processes."
-        ),
+        says("Weights for the embedded engine, which Penstock starts: the name of a bundled model, or a directory."),
     ] = None
 
     served: Annotated[
         Text | None,
         says("The name by which the upstream knows the model. Without it, the name that the caller wrote is sent."),
     ] = None
-    key: SecretReference | None = None
-    connect_timeout: Duration = "5s"
+    key: Annotated[
+        SecretReference | None, says("Where the upstream's key is: env:NAME or file:/path. Never the key itself.")
+    ] = None
+    connect_timeout: Annotated[Duration, says("For a connection to be made. At most 5m.")] = "5s"
     breaker: Breaker = msgspec.field(default_factory=Breaker)
 
     health: Annotated[
@@ -145,9 +150,7 @@ class Deployment(_Options, frozen=True):
     ] = None
     max_seqs: Annotated[Count | None, says("Embedded engine only: sequences computed at the same time.")] = None
     max_batched_tokens: Annotated[Count | None, says("Embedded engine only: tokens computed in one step.")] = None
-    max_waiting: Annotated[Count | None, says("Embedded engine only: requests that may wait; one more is refused.")] = (
-        None
-    )
+    max_waiting: Annotated[Count | None, says("Embedded engine only: requests that may wait for their turn.")] = None
 
 
 KINDS: Final = ("engine", "provider", "model")
@@ -166,20 +169,24 @@ OPTIONS_OF_EMBEDDED: Final = ("replicas", *OPTIONS_OF_REPLICA)
 class Key(_Options, frozen=True):
     """Somebody who may call. The key itself is nowhere: only its digest."""
 
-    id: KeyId
-    sha256: Sha256
-    tenant: Tenant = ""
+    id: Annotated[KeyId, says("Stands in logs and metrics.")]
+    sha256: Annotated[Sha256, says("Of the whole key. `penstock key create` prints it.")]
+    tenant: Annotated[Tenant, says("Whom the caller belongs to.")] = ""
     models: Annotated[tuple[str, ...] | None, says("Without it, all models.")] = None
 
 
 class KeysFile(_Options, frozen=True):
+    """Keys that are in a file of their own."""
+
     file: Annotated[Text, says("A YAML file with a list of keys, relative to this file.")]
 
 
 class Server(_Options, frozen=True):
-    host: Text = "127.0.0.1"
-    port: Annotated[Annotated[int, Meta(ge=0, le=65535)], says("0 lets the system choose.")] = 8080
-    max_body: Size = "32MiB"
+    """Where and how to listen."""
+
+    host: Annotated[Text, says("The address to listen on. One that others can reach needs `keys`.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535), says("0 lets the system choose.")] = 8080
+    max_body: Annotated[Size, says("Of one request; a larger one is answered 413. From 1KiB to 1GiB.")] = "32MiB"
     drain: Annotated[Duration, says("How long requests in flight may go on when the server is told to stop.")] = "30s"
     max_in_flight: Annotated[Count, says("Requests inside one worker; more are answered 503 at once.")] = 20_000
     access_log: Annotated[
@@ -188,12 +195,17 @@ class Server(_Options, frozen=True):
 
 
 class Config(_Options, frozen=True):
+    """The whole file."""
+
     models: Annotated[
-        dict[str, Model], Meta(extra={"names": ModelName, "expected": "at least one model"}, min_length=1)
+        dict[str, Model],
+        Meta(extra={"names": ModelName, "expected": "at least one model"}, min_length=1),
+        says("What callers ask for."),
     ]
     deployments: Annotated[
         dict[str, Deployment],
         Meta(extra={"names": DeploymentName, "expected": "at least one deployment"}, min_length=1),
+        says("Who can answer."),
     ]
     keys: Annotated[
         tuple[Key, ...] | KeysFile,

@@ -39,10 +39,10 @@ class Alarm:
 class Alarms:
     """All alarms of a worker. Bounded by the requests in flight."""
 
-    __slots__ = ("_live", "_look", "_loop")
+    __slots__ = ("_live", "_look", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop  # kept, because asking for the running one costs a system call
         self._live: set[Alarm] = set()
         self._look: asyncio.TimerHandle | None = None
 
@@ -52,13 +52,13 @@ class Alarms:
             alarm.timer.cancel()
             alarm.timer = None
         alarm.ring = ring
-        alarm.at = self._loop.time() + delay
+        alarm.at = self.loop.time() + delay
         if delay <= _NOTICE:
-            alarm.timer = self._loop.call_later(max(0.0, delay), alarm.rings)
+            alarm.timer = self.loop.call_later(max(0.0, delay), alarm.rings)
         else:
             self._live.add(alarm)
             if self._look is None:
-                self._look = self._loop.call_later(LOOK_EVERY, self._look_around)
+                self._look = self.loop.call_later(LOOK_EVERY, self._look_around)
 
     def clear(self, alarm: Alarm) -> None:
         alarm.ring = None
@@ -70,10 +70,10 @@ class Alarms:
 
     def _look_around(self) -> None:
         self._look = None
-        now = self._loop.time()
+        now = self.loop.time()
         soon = now + _NOTICE
         for alarm in [alarm for alarm in self._live if alarm.at <= soon]:
             self._live.discard(alarm)
-            alarm.timer = self._loop.call_later(max(0.0, alarm.at - now), alarm.rings)
+            alarm.timer = self.loop.call_later(max(0.0, alarm.at - now), alarm.rings)
         if self._live:
-            self._look = self._loop.call_later(LOOK_EVERY, self._look_around)
+            self._look = self.loop.call_later(LOOK_EVERY, self._look_around)

@@ -43,7 +43,7 @@ class Relay:
         self._alarms, self._alarm = alarms, alarm
         self._idle_timeout, self._deadline = idle_timeout, deadline
         self._moved_at = 0.0  # when the caller last let us go on; inf: they are not taking anything
-        self._done: asyncio.Future[UpstreamError | None] = asyncio.get_running_loop().create_future()
+        self._done: asyncio.Future[UpstreamError | None] = alarms.loop.create_future()
 
     def start(self) -> asyncio.Future[UpstreamError | None]:
         """Relay to the end: what went wrong, or None when the answer was whole. Ending the exchange is the caller's."""

@@ -151,7 +151,7 @@ class TryUpstreams:
             self.records.append(record)
 
     def _next(self, now: float) -> asyncio.Future[None]:
-        self._waiting = asyncio.get_running_loop().create_future()
+        self._waiting = self._alarms.loop.create_future()
         self._alarms.set(self._alarm, self._wake_at - now, self._woke)
         return self._waiting
 

@@ -61,7 +61,11 @@ async def request(port: int, data: bytes) -> tuple[int, bytes]:
 
 
 async def serving(
-    options: ServeOptions, story: Callable[[Running], Awaitable[None]], *, stop: bool = True
+    options: ServeOptions,
+    story: Callable[[Running], Awaitable[None]],
+    *,
+    stop: bool = True,
+    on_tell: Callable[[str], None] | None = None,
 ) -> tuple[int, list[str]]:
     """Starts `serve`, runs the story when requests can be served, then asks it to stop. Exit code, and what was told.
 
@@ -79,6 +83,8 @@ async def serving(
 
         def tell(line: str) -> None:
             told.append(line)
+            if on_tell is not None:
+                on_tell(line)
             group.create_task(notify())
 
         options = msgspec.structs.replace(options, announce_fd=writing)

@@ -39,6 +39,25 @@ def config(replicas: int) -> str:
     )
 
 
+def test_a_start_that_is_broken_off_leaves_no_process(tmp_path: Path):
+    write_random_model(tmp_path / "toy", RandomModel())
+    text = config(2).replace("./toy", str(tmp_path / "toy"))
+
+    async def never(server: Running) -> None:
+        raise AssertionError("it must not have started")
+
+    def on_tell(line: str) -> None:
+        if line == "Starting 2 engine processes...":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def story() -> None:
+        code, _ = await serving(ServeOptions(config_text=text), never, on_tell=on_tell)
+        assert code == 0
+        assert engines() == []
+
+    run(story())
+
+
 def test_engines_are_started_started_again_changed_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Takes some seconds: an engine process needs about one to start."""
     write_random_model(tmp_path / "toy", RandomModel())

@@ -3,6 +3,7 @@
 import click
 import pytest
 
+from penstock.app.errors import StartError
 from penstock.cli.main import penstock as command
 from penstock.cli.main import run
 from penstock.config.schema import OPTIONS_OF_REPLICA
@@ -108,3 +109,12 @@ def test_ctrl_c_is_exit_code_130(monkeypatch, broken_verb):
 
     monkeypatch.setattr(command.commands["broken"], "callback", interrupted)
     assert run(["broken"]) == 130
+
+
+def test_what_broke_inside_a_task_group_is_told_as_what_it_was(penstock, broken_verb, monkeypatch):
+    def broken() -> None:
+        raise ExceptionGroup("tasks", [ExceptionGroup("more", [StartError("Port 80 is taken.")])])
+
+    monkeypatch.setattr(command.commands["broken"], "callback", broken)
+    ran = penstock("broken")
+    assert (ran.code, ran.err) == (2, "Port 80 is taken.\n")

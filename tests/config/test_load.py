@@ -277,6 +277,17 @@ def test_one_changed_place_in_a_good_file_never_breaks_the_reader(data: st.DataO
     load_or_refuse(SMALLEST[:at] + new + SMALLEST[at + cut :])
 
 
+def test_editors_can_show_a_meaning_for_every_option():
+    schemas = json_schema()["$defs"]
+    silent = [
+        f"{name}.{option}"
+        for name, schema in schemas.items()
+        for option, of in schema["properties"].items()
+        if "description" not in of and "description" not in schemas.get(of.get("$ref", "").rpartition("/")[2], {})
+    ]
+    assert silent == []
+
+
 def test_the_json_schema_knows_every_option_and_its_pattern():
     schema = json_schema()
     deployment = schema["$defs"]["Deployment"]

@@ -1,12 +1,11 @@
 """A gateway with the bundled model, for pages and examples that speak to one."""
 
+import http.client
 import os
 import shlex
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 @pytest.fixture(scope="package")
@@ -45,12 +55,10 @@ def gateway(tmp_path_factory) -> Iterator[str]:
             try:
                 process.wait(0.1)
             except subprocess.TimeoutExpired:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                        break
-                except (urllib.error.URLError, OSError):
-                    continue
-            raise AssertionError(f"the gateway ended: {log.read_text()}")
+                if is_ready(port):
+                    break
+            else:
+                raise AssertionError(f"the gateway ended: {log.read_text()}")
         else:
             raise AssertionError(f"the gateway was not ready in 30 s: {log.read_text()}")
         yield f"127.0.0.1:{port}"

@@ -76,7 +76,7 @@ def test_the_documentation_tells_what_works(block, folders, command_path, reques
             ran = subprocess.run(
                 [*program, text],
                 cwd=folders[block.page],
-                env={**os.environ, "PATH": command_path, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PATH": command_path, "PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1"},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -18,7 +18,7 @@ def test_the_example_runs(program, gateway, tmp_path):
     ran = subprocess.run(
         [sys.executable, str(program)],
         cwd=tmp_path,
-        env={**os.environ, "PENSTOCK_URL": f"http://{gateway}"},
+        env={**os.environ, "PENSTOCK_URL": f"http://{gateway}", "no_proxy": "127.0.0.1"},
         capture_output=True,
         text=True,
         timeout=50,

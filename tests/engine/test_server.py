@@ -348,7 +348,8 @@ def test_a_replica_that_cannot_start_says_why_in_one_sentence(changes, message):
 @pytest.mark.journey
 def test_a_process_finishes_its_answers_after_sigterm_and_exits_cleanly(tmp_path):
     program = (
-        "import sys; from penstock.engine.options import EngineOptions; from penstock.engine.replica import run_engine\n"
+        "import sys; from penstock.engine.options import EngineOptions\n"
+        "from penstock.engine.replica import run_engine\n"
         f"options = EngineOptions(model={str(FIXTURES / MODEL)!r}, port=0, kernels='numpy')\n"
         "run_engine(options, on_ready=lambda told: (sys.stdout.write(f'{told.port}\\n'), sys.stdout.flush()))"
     )

@@ -116,9 +116,6 @@ async def upstream(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter],
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not listener.is_serving():
-            writer.transport.abort()
-            return
         writers.append(writer)
         tasks.add(asyncio.get_running_loop().create_task(run(reader, writer)))
 
@@ -128,8 +125,8 @@ async def upstream(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter],
     try:
         yield f"{scheme}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     finally:
+        await asyncio.sleep(0.002)  # asyncio loses a connection accepted in the very turn in which its listener closes
         listener.close()
-        await asyncio.sleep(0.002)  # what was accepted a moment ago becomes a connection
         for writer in writers:
             writer.transport.abort()
         for task in tasks:
