@@ -52,16 +52,14 @@ class Balancer:
         """
         again: tuple[int, int] | None = None
         for number, pool in enumerate(pools):
-            ready = [
-                i
-                for i, r in enumerate(pool)
-                if r.ready and r.cool_until <= now and ((gate := gates[r.name]).closed or gate.allows(now))
-            ]
-            fresh = [i for i in ready if pool[i].name not in tried] if tried else ready
-            if fresh:
-                return number, self._least(request, pool, fresh, rng)
-            if again is None and ready:
-                again = number, self._least(request, pool, ready, rng)
+            places = range(len(pool)) if len(pool) <= MAX_SCORED else rng.sample(range(len(pool)), MAX_SCORED)
+            fresh, used = self._least(request, pool, places, gates, tried, now, rng)
+            if fresh is None and len(pool) > MAX_SCORED:  # the sample missed whoever is ready
+                fresh, used = self._least(request, pool, range(len(pool)), gates, tried, now, rng)
+            if fresh is not None:
+                return number, fresh
+            if again is None and used is not None:
+                again = number, used
         return again
 
     def sent(self, request: Request, replica: str) -> None:
@@ -69,26 +67,45 @@ class Balancer:
         if request.prefix_hashes:
             self.prefixes.record(request.prefix_hashes, replica)
 
-    def _least(self, request: Request, pool: Sequence[ReplicaView], places: list[int], rng: Random) -> int:
-        if len(places) == 1:
-            return places[0]
-        if len(places) > MAX_SCORED:
-            places = rng.sample(places, MAX_SCORED)
+    def _least(
+        self,
+        request: Request,
+        pool: Sequence[ReplicaView],
+        places: Sequence[int],
+        gates: Mapping[str, Gate],
+        tried: Collection[str],
+        now: float,
+        rng: Random,
+    ) -> tuple[int | None, int | None]:
+        """The best place among those not tried yet, and among those tried. One pass: this runs for every attempt."""
         held = self.prefixes.longest(request.prefix_hashes) if request.prefix_hashes else None
-        best: list[int] = []
-        least, prompt_tokens = float("inf"), request.prompt_tokens
+        best: int | None = None
+        again: int | None = None
+        least = least_again = float("inf")
+        ties = 1
         for place in places:
             replica = pool[place]
-            cost: float = replica.inflight_tokens + replica.waiting * WAITING_TOKENS + prompt_tokens
+            if not replica.ready or replica.cool_until > now:
+                continue
+            name = replica.name
+            gate = gates[name]
+            if not (gate.closed or gate.allows(now)):
+                continue
+            cost: float = replica.inflight_tokens + replica.waiting * WAITING_TOKENS + request.prompt_tokens
             if held:
-                cost -= held.get(replica.name, 0) * BLOCK_TOKENS
+                cost -= held.get(name, 0) * BLOCK_TOKENS
             if replica.kv_used > 0.5:
                 cost *= 0.5 / max(0.02, 1.0 - replica.kv_used)
-            if cost < least:
-                least, best = cost, [place]
+            if name in tried:
+                if cost < least_again:
+                    again, least_again = place, cost
+            elif cost < least:
+                best, least, ties = place, cost, 1
             elif cost == least:
-                best.append(place)
-        return best[0] if len(best) == 1 else best[int(rng.random() * len(best))]
+                ties += 1
+                if rng.random() * ties < 1.0:  # each of n equals with probability 1/n
+                    best = place
+        return best, again
 
 
 def wait_for_any(pools: Sequence[Sequence[ReplicaView]], now: float) -> float:

@@ -17,10 +17,10 @@ class UsageSource(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """Times are Clock.now() seconds, `wall` is the Unix time of `received_at`."""
+    """`received_at` is Unix time, all other times are seconds since then. The access log writes it as it is."""
 
+    received_at: float
     request_id: str
-    wall: float
     endpoint: str
     tenant: str
     key_id: str
@@ -32,7 +32,11 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     usage: Usage
     usage_source: UsageSource
     finish_reason: str | None
-    received_at: float
-    first_token_at: float | None
-    ended_at: float
+    first_token_after: float | None
+    duration: float
     plane_version: int
+
+
+def to_microsecond(seconds: float) -> float:
+    """Rounded for the receipt; `round` would cost three times as much."""
+    return int(seconds * 1e6 + 0.5) / 1e6

@@ -25,14 +25,14 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """One try at one replica, when it is over. Times are Clock.now() seconds."""
+    """One try at one replica, when it is over. Times are seconds since the request was received."""
 
     number: int
     replica: str
-    started_at: float
-    ended_at: float
-    first_token_at: float | None
     ended: FailureKind | str  # "ok", "cancelled", or why it failed
+    started_after: float
+    first_token_after: float | None
+    ended_after: float
 
 
 OK = "ok"

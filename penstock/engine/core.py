@@ -164,7 +164,7 @@ class EngineCore:
         self._clock = clock
         self._on_crash = on_crash
         self._options = options
-        # Who may wait is decided by `submit`. The scheduler's own limit is wider by those it may preempt.
+        # Who may wait is decided by `submit`, before anything is queued: this limit can never be met.
         self._scheduler = Scheduler(
             msgspec.structs.replace(options, max_waiting=options.max_waiting + options.max_seqs)
         )
@@ -193,11 +193,12 @@ class EngineCore:
         self._thread.start()
 
     def stop(self) -> None:
-        """Abort everything and wait for the step under way. Blocks for the length of one step."""
+        """Abort everything and wait for the step under way. Blocks for the length of one step; again is harmless."""
         self._stopping = True
         self._inbox.put(_Message(None, abort=True))
         if self._thread.is_alive():
             self._thread.join()
+        self._fail_everybody("the engine is stopping")
 
     def stats(self) -> SchedulerStats:
         return self._scheduler.stats()
@@ -213,11 +214,10 @@ class EngineCore:
         needed = len(prompt) + params.max_tokens - 1
         if needed > self._options.capacity:
             raise TooLong(needed, self._options.capacity)
-        # Read without a lock: the thread may be admitting one of them just now, so this can be one off.
-        waiting = self.waiting
-        if waiting >= self._options.max_waiting:
+        # Not by the length of the queue: many who arrive at once are not waiting yet, and some of them never will.
+        if self.active >= self._options.max_seqs + self._options.max_waiting:
             self.measures.refused += 1
-            raise EngineBusy(waiting)
+            raise EngineBusy(self.waiting)
         generation = Generation(
             self, new_sequence(id, prompt, params.max_tokens, salt), params, streams, self._clock.now()
         )
@@ -356,7 +356,12 @@ class EngineCore:
         self._loop.call_soon_threadsafe(self._after_crash, error)
 
     def _after_crash(self, error: Exception) -> None:
-        """In the event loop, where no `submit` can come between: tell everybody who waits."""
+        """In the event loop, where no `submit` can come between."""
+        self._fail_everybody(str(self.failure))
+        self._on_crash(error)
+
+    def _fail_everybody(self, failure: str) -> None:
+        """Once the thread has ended: tell everybody who still waits."""
         lost = [answer.generation for answer in self._answers.values()]
         self._answers.clear()
         while not self._inbox.empty():
@@ -365,8 +370,7 @@ class EngineCore:
                 lost.append(generation)
         for generation in lost:
             self._count_end("error")
-            generation.deliver(Piece("", [], None, self.failure))
-        self._on_crash(error)
+            generation.deliver(Piece("", [], None, failure))
 
 
 def _deliver(deliveries: list[tuple[Generation, Piece]]) -> None:

@@ -2,10 +2,11 @@
 // RMSNorm, rotary embedding and SiLU, and attention over a paged KV cache. Sums are in float32.
 //
 // The same source is compiled several times, for AVX-512 (bf16, VNNI), for AVX2 and for anything else; kernels.py loads
-// the best that the processor has. GCC's vector types make most of it portable; only the innermost loops use intrinsics.
+// the best that the processor has. GCC's vector types make most of it portable; only the innermost loops use
+// intrinsics.
 //
-// Every sum is taken in an order that depends on nothing but its own row, so a token's result is the same to the last bit
-// whether it is computed alone, in a batch, or again after preemption. Keep it so: tests compare bits.
+// Every sum is taken in an order that depends on nothing but its own row, so a token's result is the same to the last
+// bit whether it is computed alone, in a batch, or again after preemption. Keep it so: tests compare bits.
 
 #include <algorithm>
 #include <cfloat>
@@ -209,7 +210,8 @@ struct Float32Product {
     for (int k = 0; k < inputs; k++) {
       for (int b = 0; b < B; b++) {
         for (int j = 0; j < kPanelVectors; j++) {
-          const floats w = load<floats>(weights + b * panel_size(inputs) + static_cast<size_t>(k) * kPanel + j * kLanes);
+          const float* from = weights + b * panel_size(inputs) + static_cast<size_t>(k) * kPanel + j * kLanes;
+          const floats w = load<floats>(from);
           for (int r = 0; r < R; r++) sum[r][b * kPanelVectors + j] += rows[static_cast<size_t>(r) * inputs + k] * w;
         }
       }
@@ -283,8 +285,8 @@ struct Bf16Product {
 };
 
 // int8: weights are symmetric per output, activations symmetric per token, so sums of products are exact integers.
-// VNNI multiplies unsigned by signed bytes, so activations are stored with 128 added, and 128 * sum(weights) is taken off.
-// A panel is [k / 4][kPanel][4] with VNNI, else [k / 2][kPanel][2].
+// VNNI multiplies unsigned by signed bytes, so activations are stored with 128 added, and 128 * sum(weights) is taken
+// off. A panel is [k / 4][kPanel][4] with VNNI, else [k / 2][kPanel][2].
 struct Int8Product {
   typedef float Activation;
   typedef int8_t Weight;
@@ -344,7 +346,8 @@ struct Int8Product {
       for (int j = 0; j < B * kPanelVectors; j++) sum[r][j] = _mm512_setzero_si512();
     for (int k = 0; k < inputs; k += 4) {
       __m512i four[R];
-      for (int r = 0; r < R; r++) four[r] = _mm512_set1_epi32(load<int32_t>(rows + static_cast<size_t>(r) * inputs + k));
+      for (int r = 0; r < R; r++)
+        four[r] = _mm512_set1_epi32(load<int32_t>(rows + static_cast<size_t>(r) * inputs + k));
       for (int b = 0; b < B; b++) {
         for (int j = 0; j < kPanelVectors; j++) {
           const int8_t* from = weights + b * panel_size(inputs) + static_cast<size_t>(k) * kPanel + j * kLanes * 4;
@@ -436,8 +439,8 @@ void multiply(const Product& product, int n_rows, const Target& target, int thre
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The three ways of computing. `Activation` is what products read, `Cache` what keys and values are kept in, `Query` what
-// attention multiplies keys with.
+// The three ways of computing. `Activation` is what products read, `Cache` what keys and values are kept in, `Query`
+// what attention multiplies keys with.
 
 struct Float32Mode {
   typedef float Activation;
@@ -684,8 +687,8 @@ inline void softmax(float* scores, int context, int longest, float scale) {
   for (int n = context; n < rounded_up(longest, kBlock); n++) scores[n] = 0.0f;
 }
 
-// Weighted sums of values, for S registers of dimensions beginning with `from`. A shorter context only adds zeros to its
-// sum, for tokens of its own sequence, so it does not matter which queries are together.
+// Weighted sums of values, for S registers of dimensions beginning with `from`. A shorter context only adds zeros to
+// its sum, for tokens of its own sequence, so it does not matter which queries are together.
 template <int G, int S, class Cache, class Query, class A>
 inline void mix_slice(const Together<Query, A>& together, const float* weights, int stride, const Cache* values,
                       const int32_t* table, size_t block_stride, int dim, int from) {
@@ -908,7 +911,10 @@ void compute(const Model& model, const Step& step) {
   }
   add_and_norm(add, at.x, model.final_norm, at.normed, n, hidden, model.epsilon, threads);
   linear(Mode(), model.head, at.normed, n, step.logits, at.scratch, threads);
-  for (int i = 0; i < n; i++) step.best[i] = best_of(step.logits + static_cast<size_t>(i) * model.vocabulary, model.vocabulary);
+  for (int i = 0; i < n; i++) {
+    const float* logits = step.logits + static_cast<size_t>(i) * model.vocabulary;
+    step.best[i] = best_of(logits, model.vocabulary);
+  }
 }
 
 // Where weight [n][k] lies in a packed matrix whose groups of `group` inputs are side by side.
@@ -923,15 +929,15 @@ extern "C" {
 
 int penstock_version() { return kVersion; }
 
-int penstock_panel() { return kPanel; }
-
 size_t penstock_packed_bytes(int kind, int outputs, int inputs) {
   const size_t numbers = static_cast<size_t>(rounded_up(outputs, kPanel)) * inputs;
   return numbers * (kind == kFloat32 ? sizeof(float) : kind == kBf16 ? sizeof(bf16) : sizeof(int8_t));
 }
 
-// `weights` is [outputs][inputs]; `packed` is zeroed and has penstock_packed_bytes; for int8, `scales` and `sums` are filled.
-void penstock_pack(int kind, const float* weights, int outputs, int inputs, void* packed, float* scales, int32_t* sums) {
+// `weights` is [outputs][inputs]; `packed` is zeroed and has penstock_packed_bytes; for int8, `scales` and `sums` are
+// filled.
+void penstock_pack(int kind, const float* weights, int outputs, int inputs, void* packed, float* scales,
+                   int32_t* sums) {
   for (int n = 0; n < outputs; n++) {
     const float* row = weights + static_cast<size_t>(n) * inputs;
     if (kind == kFloat32) {

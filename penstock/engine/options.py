@@ -33,7 +33,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_batched_tokens: int = 512
     """Tokens computed in one step, decoding and prefill together."""
     max_waiting: int = 256
-    """Requests that may wait for their turn; one more gets a 429."""
+    """Requests that may wait for their turn, beyond those that run; one more gets a 429."""
     max_model_len: int = 0
     """The longest prompt and answer together, in tokens. 0: what the model and the KV cache allow."""
     kv_tokens: int = 16_384

@@ -101,7 +101,7 @@ class Sampler:
         weights = np.exp(scaled)
         if params.top_k == 0 and params.top_p >= 1.0 and params.min_p <= 0.0:
             return _inverse(weights, uniform)
-        order = self._likeliest(weights)
+        order = self._likeliest(logits, weights)
         chosen = weights[order]
         # top_p counts over all tokens, or over the top_k when that is given too.
         total = float(chosen.sum() if params.top_k else weights.sum())
@@ -112,18 +112,18 @@ class Sampler:
             chosen = chosen[np.cumsum(chosen) - chosen < params.top_p * total]
         return int(order[_inverse(chosen, uniform)])
 
-    def _likeliest(self, weights: Doubles) -> NDArray[np.intp]:
-        """Tokens from likely to unlikely; as many as the parameters can need."""
+    def _likeliest(self, logits: Floats, weights: Doubles) -> NDArray[np.intp]:
+        """Tokens from likely to unlikely; as many as the parameters can need. By logits, of which fewer are equal."""
         params = self._params
         wanted = params.top_k or TOP_P_CANDIDATES
         if wanted < len(weights):
-            candidates = np.argpartition(-weights, wanted - 1)[:wanted]
+            candidates = np.argpartition(-logits, wanted - 1)[:wanted]
             enough = params.top_k or (params.top_p < 1.0 and weights[candidates].sum() >= params.top_p * weights.sum())
             if enough:
                 # Sorted by token first, so that equal weights have one order.
                 candidates.sort()
-                return candidates[np.argsort(-weights[candidates], kind="stable")]
-        return np.argsort(-weights, kind="stable")
+                return candidates[np.argsort(-logits[candidates], kind="stable")]
+        return np.argsort(-logits, kind="stable")
 
     def _logprobs(self, logits: Floats, token: int) -> Logprobs:
         shifted = logits.astype(np.float64) - float(logits.max())

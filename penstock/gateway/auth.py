@@ -22,7 +22,7 @@ def identify(plane: Plane, authorization: bytes | None) -> Caller:
         return ANYONE
     if authorization is None:
         raise Unauthorized(f"No API key was sent. {_HOW}")
-    if authorization[:7].lower() != b"bearer ":
+    if authorization[:7] != b"Bearer " and authorization[:7].lower() != b"bearer ":
         raise Unauthorized(f"The Authorization header is not a bearer token. {_HOW}")
     digest = hashlib.sha256(authorization[7:].strip()).digest()
     found = plane.callers.get(digest[:8])

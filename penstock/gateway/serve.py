@@ -16,7 +16,7 @@ from penstock.core.errors import (
     UpstreamError,
 )
 from penstock.core.ids import RequestIds
-from penstock.core.outcome import Outcome, UsageSource
+from penstock.core.outcome import Outcome, UsageSource, to_microsecond
 from penstock.core.plan import OK, Plan
 from penstock.core.request import ANYONE, Caller, Endpoint, Request, Usage
 from penstock.gateway.alarm import Alarm, Alarms
@@ -188,10 +188,11 @@ def _headers(plane: Plane, call: Call, answer: Try) -> bytes:
 def _receipt(plane: Plane, call: Call, endpoint: Endpoint) -> Outcome:
     answer, request, tries = call.answer, call.request, call.tries
     usage, source = (Usage(), UsageSource.NONE) if answer is None else answer.stream.usage()
-    now = plane.clock.now()
+    duration = plane.clock.now() - call.received_at
+    first = None if answer is None else answer.first_token_at
     return Outcome(
+        received_at=plane.clock.wall() - duration,
         request_id=call.id,
-        wall=plane.clock.wall() - (now - call.received_at),
         endpoint=endpoint,
         tenant=call.caller.tenant,
         key_id=call.caller.key_id,
@@ -203,9 +204,8 @@ def _receipt(plane: Plane, call: Call, endpoint: Endpoint) -> Outcome:
         usage=usage,
         usage_source=source,
         finish_reason=None if answer is None else answer.stream.finish_reason,
-        received_at=call.received_at,
-        first_token_at=None if answer is None else answer.first_token_at,
-        ended_at=now,
+        first_token_after=None if first is None else to_microsecond(first - call.received_at),
+        duration=to_microsecond(duration),
         plane_version=plane.spec.version,
     )
 

@@ -11,6 +11,7 @@ from typing import Final
 from penstock.balancing.balancer import wait_for_any
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.fleet import Replica
+from penstock.core.outcome import to_microsecond
 from penstock.core.plan import CANCELLED, OK, Attempt, Plan
 from penstock.core.request import Request
 from penstock.gateway.alarm import Alarm, Alarms
@@ -71,7 +72,8 @@ class Try:
         self._ended = True
         self.stream.close()
         self.replica.ended(self.tokens)
-        plane = self._owner.plane
+        owner = self._owner
+        plane, received_at = owner.plane, owner.request.received_at
         breaker, now = plane.breakers[self.replica.name], plane.clock.now()
         if ended == OK:
             breaker.on_success(now)
@@ -79,7 +81,15 @@ class Try:
             breaker.on_abandoned(now)
         else:
             breaker.on_failure(now)
-        return Attempt(self.number, self.replica.name, self.started_at, now, self.first_token_at, ended)
+        first = self.first_token_at
+        return Attempt(
+            self.number,
+            self.replica.name,
+            ended,
+            to_microsecond(self.started_at - received_at),
+            None if first is None else to_microsecond(first - received_at),
+            to_microsecond(now - received_at),
+        )
 
 
 class TryUpstreams:

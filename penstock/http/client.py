@@ -207,7 +207,8 @@ class _Connection(asyncio.Protocol):
                 return
             receiver = call._receiver
             assert receiver is not None, "a call that was closed has no connection"
-            receiver.on_head(self._status, self._headers)
+            headers, self._headers = self._headers, []  # a long stream should not hold them a second time
+            receiver.on_head(self._status, headers)
             if self._call is not call:
                 return  # closed by its receiver
         elif not self._status:

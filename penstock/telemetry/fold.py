@@ -80,17 +80,17 @@ class RequestMetrics:
         bound = self._bound.get(key)
         if bound is None:
             bound = self._bind(outcome, key)
-        ended_at, first_token_at, usage = outcome.ended_at, outcome.first_token_at, outcome.usage
+        first_token_after, usage = outcome.first_token_after, outcome.usage
         bound.requests.inc()
-        bound.duration.observe(ended_at - outcome.received_at)
+        bound.duration.observe(outcome.duration)
         if bound.prompt is not None:
             bound.prompt.value += usage.prompt_tokens
             bound.completion.value += usage.completion_tokens
             bound.cached.value += usage.cached_tokens
-        if first_token_at is not None and outcome.stream:
-            bound.ttft.observe(first_token_at - outcome.received_at)
+        if first_token_after is not None and outcome.stream:
+            bound.ttft.observe(first_token_after)
             if usage.completion_tokens > 1 and outcome.error is None:
-                bound.tpot.observe((ended_at - first_token_at) / (usage.completion_tokens - 1))
+                bound.tpot.observe((outcome.duration - first_token_after) / (usage.completion_tokens - 1))
         if attempts:
             self._on_attempts(outcome, bound)
 
@@ -103,11 +103,11 @@ class RequestMetrics:
             for attempt in attempts[1:]:
                 self._attempts.labels(attempt.replica, attempt.ended).inc()
                 # hedges run side by side: the list is in order of neither start nor end
-                if attempt.started_at < first.started_at:
+                if attempt.started_after < first.started_after:
                     first = attempt
-                if attempt.ended_at > last.ended_at:
+                if attempt.ended_after > last.ended_after:
                     last = attempt
-        overhead = first.started_at - outcome.received_at + outcome.ended_at - last.ended_at
+        overhead = first.started_after + outcome.duration - last.ended_after
         self._overhead.observe(overhead if overhead > 0 else 0.0)
 
     def _bind(self, outcome: Outcome, key: tuple[str, str, int, str | None, str, bool]) -> _Bound:

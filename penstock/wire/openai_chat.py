@@ -35,6 +35,7 @@ _count = msgspec.json.Decoder(int | None).decode
 _options = msgspec.json.Decoder(_StreamOptions | None).decode
 _encode = msgspec.json.Encoder().encode
 _OPENING: Final = ord("[")
+_SHORTEST: Final = len('[{"role":""}]')  # what is longer has a message in it, or much white space
 _EMPTY_LIST: Final = re.compile(rb"\[\s*\]").match
 
 
@@ -86,7 +87,7 @@ def _prompt(fields: dict[str, msgspec.Raw], endpoint: Endpoint) -> memoryview:
     if raw is None:
         raise BadRequest(f"`{name}` is missing", param=name)
     view = memoryview(raw)
-    if endpoint is Endpoint.CHAT and (view[0] != _OPENING or _EMPTY_LIST(bytes(view[:64]))):
+    if endpoint is Endpoint.CHAT and (view[0] != _OPENING or (len(view) < _SHORTEST and _EMPTY_LIST(raw))):
         raise BadRequest("`messages` must be a list of at least one message", param="messages")
     return view
 

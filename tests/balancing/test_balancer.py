@@ -70,6 +70,9 @@ def test_another_replica_first_then_another_deployment_then_again():
 def test_a_large_pool_is_sampled_and_still_gives_a_ready_replica():
     replicas = fleet(*range(200))
     assert pick(replicas) is not None
+    for replica in replicas[:199]:
+        replica.ready = False
+    assert pick(replicas) == "r199", "also when it is the only one"
 
 
 prefixes = st.lists(st.integers(0, 5), max_size=6).map(tuple)

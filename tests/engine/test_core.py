@@ -166,12 +166,20 @@ def test_an_answer_that_nobody_wants_any_more_is_never_begun():
     played(story)
 
 
+def test_as_many_as_may_run_and_wait_can_come_at_once():
+    async def story(world: World) -> None:
+        generations = [world.ask(2) for _ in range(4)]
+        assert [len((await all_of(generation))[0]) for generation in generations] == [2] * 4
+
+    played(story)
+
+
 def test_one_more_than_may_wait_is_refused_and_counted():
     async def story(world: World) -> None:
         world.gate.open.clear()
         running = world.ask(2)
         await asyncio.to_thread(world.gate.computing.wait, 20)
-        others = [world.ask(2), world.ask(2)]
+        others = [world.ask(2) for _ in range(3)]
         with pytest.raises(EngineBusy):
             world.ask(2)
         assert world.core.measures.refused == 1
@@ -261,8 +269,10 @@ def test_a_cancelled_reader_can_let_go():
 
 def test_stopping_does_not_wait_for_answers():
     async def story(world: World) -> None:
-        world.ask(200)
+        lost = world.ask(200)
         world.core.stop()
+        with pytest.raises(EngineFailed, match="stopping"):
+            await all_of(lost)
         with pytest.raises(EngineFailed, match="stopping"):
             world.ask()
 

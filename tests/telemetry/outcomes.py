@@ -12,8 +12,8 @@ from penstock.core.plan import OK, Attempt
 from penstock.core.request import Endpoint, Usage
 
 STREAMED = Outcome(
+    received_at=1_800_000_000.25,
     request_id="req_0199aa",
-    wall=1_800_000_000.25,
     endpoint=Endpoint.CHAT,
     tenant="acme",
     key_id="web",
@@ -21,20 +21,19 @@ STREAMED = Outcome(
     stream=True,
     status=200,
     error=None,
-    attempts=(Attempt(0, "local/0", 10.001, 12.0, 10.2, OK),),
+    attempts=(Attempt(0, "local/0", OK, 0.001, 0.2, 2.0),),
     usage=Usage(210, 61, 128),
     usage_source=UsageSource.PROVIDER,
     finish_reason="stop",
-    received_at=10.0,
-    first_token_at=10.2,
-    ended_at=12.0005,
+    first_token_after=0.2,
+    duration=2.0005,
     plane_version=7,
 )
 RETRIED = msgspec.structs.replace(
     STREAMED,
     attempts=(
-        Attempt(0, "local/0", 10.001, 10.1, None, FailureKind.SERVER_ERROR),
-        Attempt(1, "local/1", 10.15, 12.0, 10.2, OK),
+        Attempt(0, "local/0", FailureKind.SERVER_ERROR, 0.001, None, 0.1),
+        Attempt(1, "local/1", OK, 0.15, 0.2, 2.0),
     ),
 )
 REFUSED = msgspec.structs.replace(
@@ -46,8 +45,8 @@ REFUSED = msgspec.structs.replace(
     usage=Usage(),
     usage_source=UsageSource.NONE,
     finish_reason=None,
-    first_token_at=None,
-    ended_at=10.0001,
+    first_token_after=None,
+    duration=0.0001,
 )
 
 

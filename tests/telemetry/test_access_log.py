@@ -43,8 +43,9 @@ def logged(*outcomes: Outcome) -> list[dict[str, Any]]:
 
 def test_a_line_says_who_asked_for_what_where_it_was_tried_and_what_it_took() -> None:
     (line,) = logged(RETRIED)
-    assert datetime.fromisoformat(line.pop("time")).timestamp() == RETRIED.wall
+    assert datetime.fromisoformat(line.pop("time")).timestamp() == RETRIED.received_at
     assert line == {
+        "received_at": 1_800_000_000.25,
         "request_id": "req_0199aa",
         "tenant": "acme",
         "key_id": "web",
@@ -55,15 +56,27 @@ def test_a_line_says_who_asked_for_what_where_it_was_tried_and_what_it_took() ->
         "error": None,
         "finish_reason": "stop",
         "attempts": [
-            {"replica": "local/0", "ended": "server_error", "start_ms": 1.0, "end_ms": 100.0},
-            {"replica": "local/1", "ended": "ok", "start_ms": 150.0, "end_ms": 2000.0, "first_token_ms": 200.0},
+            {
+                "number": 0,
+                "replica": "local/0",
+                "ended": "server_error",
+                "started_after": 0.001,
+                "first_token_after": None,
+                "ended_after": 0.1,
+            },
+            {
+                "number": 1,
+                "replica": "local/1",
+                "ended": "ok",
+                "started_after": 0.15,
+                "first_token_after": 0.2,
+                "ended_after": 2.0,
+            },
         ],
-        "prompt_tokens": 210,
-        "cached_tokens": 128,
-        "completion_tokens": 61,
+        "usage": {"prompt_tokens": 210, "cached_tokens": 128, "completion_tokens": 61},
         "usage_source": "provider",
-        "ttft_ms": 200.0,
-        "total_ms": 2000.5,
+        "first_token_after": 0.2,
+        "duration": 2.0005,
         "plane_version": 7,
     }
 

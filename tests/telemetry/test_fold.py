@@ -72,8 +72,8 @@ def test_overhead_of_a_hedged_request_looks_at_all_attempts_whatever_their_order
     hedged = like(
         STREAMED,
         attempts=(
-            Attempt(1, "local/1", 10.5, 12.0, 10.6, OK),
-            Attempt(0, "local/0", 10.001, 10.6, None, CANCELLED),
+            Attempt(1, "local/1", OK, 0.5, 0.6, 2.0),
+            Attempt(0, "local/0", CANCELLED, 0.001, None, 0.6),
         ),
     )
     assert Watched(hedged).observed("gateway_overhead_seconds") == (1, 0.0015)
@@ -135,9 +135,9 @@ ATTEMPTS = st.lists(
         Attempt,
         number=st.integers(0, 3),
         replica=st.sampled_from(["a/0", "a/1", "b/0"]),
-        started_at=st.floats(10, 20),
-        ended_at=st.floats(10, 30),
-        first_token_at=st.none() | st.floats(10, 20),
+        started_after=st.floats(0, 20),
+        ended_after=st.floats(0, 30),
+        first_token_after=st.none() | st.floats(10, 20),
         ended=st.sampled_from([OK, CANCELLED, *FailureKind]),
     ),
     max_size=4,
@@ -145,7 +145,6 @@ ATTEMPTS = st.lists(
 OUTCOMES = st.builds(
     Outcome,
     request_id=st.just("r"),
-    wall=st.just(1.8e9),
     endpoint=st.sampled_from(["chat.completions", "completions"]),
     tenant=st.text(max_size=3),
     key_id=st.text(max_size=3),
@@ -157,9 +156,9 @@ OUTCOMES = st.builds(
     usage=st.builds(Usage, st.integers(0, 999), st.integers(0, 999), st.integers(0, 9)),
     usage_source=st.sampled_from(UsageSource),
     finish_reason=st.none(),
-    received_at=st.floats(0, 10),
-    first_token_at=st.none() | st.floats(10, 20),
-    ended_at=st.floats(20, 40),
+    received_at=st.just(1.8e9),
+    first_token_after=st.none() | st.floats(10, 20),
+    duration=st.floats(20, 40),
     plane_version=st.integers(1, 9),
 )
 
