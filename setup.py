@@ -1,7 +1,7 @@
 """Compiles the engine's kernels, once for each kind of processor. Everything else is in pyproject.toml.
 
-No build is required: where there is no compiler, the engine computes with NumPy instead and says so. The results are plain
-shared libraries for ctypes, so one wheel serves every Python version.
+No build is required: where there is no compiler, the engine computes with NumPy instead and says so. The results are
+plain shared libraries for ctypes, so one wheel serves every Python version.
 """
 
 from __future__ import annotations

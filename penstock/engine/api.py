@@ -147,7 +147,7 @@ def read(body: bytes, shape: type[Shape]) -> Shape:
     """The request in a body. Raises `BadRequest` that names the field at fault."""
     try:
         fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("the body is not valid JSON", param=None) from None
     if not isinstance(fields, dict):
         raise BadRequest("the body should be a JSON object")

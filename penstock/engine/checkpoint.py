@@ -56,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is missing: a model is a directory with config.json, tokenizer.json and *.safetensors"
         ) from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} should hold a JSON object")
@@ -168,7 +168,7 @@ class Checkpoint:
             header = msgspec.json.decode(mapped[8 : 8 + header_bytes], type=dict[str, msgspec.Raw])
             header.pop("__metadata__", None)
             entries = {name: msgspec.json.decode(raw, type=_Entry) for name, raw in header.items()}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CheckpointError(f"{file} has a header that is not valid: {error}") from None
         if expected is not None and (lost := expected - entries.keys()):
             raise CheckpointError(f"{file} lacks tensor {min(lost)!r}, which the index says is there")

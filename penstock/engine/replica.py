@@ -22,6 +22,9 @@ OnProblem = Callable[[Exception], None]
 # With the usual 5 ms, the engine's thread would wait for Python's lock longer than a step of a small model takes.
 SWITCH_INTERVAL = 0.0005
 
+MIN_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES = 32 << 20
+
 
 class ReplicaError(Exception):
     """The replica could not start, or could not go on. The message is for the person who started it."""
@@ -45,6 +48,7 @@ async def serve_engine(
     from penstock.engine.core import EngineCore
     from penstock.engine.load import load_model
     from penstock.engine.server import EngineServer
+    from penstock.http.options import ServerOptions
     from penstock.http.server import Server
     from penstock.wire.errors import protocol_body
 
@@ -69,7 +73,10 @@ async def serve_engine(
         on_crash=crashed,
     )
     handler = EngineServer(model, core, clock=clock, rng=rng or SystemRandom())
-    server = Server(handler.handle, on_crash=on_problem or _to_nobody, error_body=protocol_body)
+    # The longest prompt there can be, with every character escaped, and as much again for everything around it.
+    longest_prompt = model.max_model_len * model.tokenizer.longest_token * len("\\u0000")
+    limits = ServerOptions(max_body_bytes=min(MAX_BODY_BYTES, MIN_BODY_BYTES + 2 * longest_prompt))
+    server = Server(handler.handle, limits, on_crash=on_problem or _to_nobody, error_body=protocol_body)
     try:
         await server.start(options.host, options.port)
     except OSError as error:

@@ -238,6 +238,10 @@ class EngineServer:
             raise ModelNotFound(f"this replica serves {', '.join(self._model.names)}, not {name!r}", param="model")
 
     def _check_tokens(self, tokens: list[int], param: str) -> None:
+        if len(tokens) > self._model.max_model_len:
+            raise ContextTooLong(
+                f"{param} has {len(tokens)} tokens, more than {self._model.max_model_len}", param=param
+            )
         size = self._model.config.vocab_size
         if any(not 0 <= token < size for token in tokens):
             raise BadRequest(f"{param}: tokens should be from 0 to {size - 1}", param=param)

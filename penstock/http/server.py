@@ -121,6 +121,14 @@ class Exchange:
         """The first value under `name`, which is in lower case; None when there is none."""
         return self._named.get(name)
 
+    def forget(self) -> None:
+        """Drop headers and body: a long answer should not hold the question. Some 2 kB per stream for a short one."""
+        self.headers = []
+        self._named = {}
+        self.body = b""
+        if self._connection is not None:
+            self._connection.forget(self)
+
     @property
     def started(self) -> bool:
         """Whether any of the answer has been given: after that there can be no other status."""
@@ -344,7 +352,7 @@ class Connection(asyncio.Protocol):
         # Writing
         self._write_paused = False
         self._unsent = 0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
         self.closing = False  # the next answer is the last
         self._lingering = -1  # bytes thrown away since the refusal; -1: not there yet
         self.deadline = inf
@@ -815,6 +823,11 @@ class Connection(asyncio.Protocol):
             self._limit(self._options.write_timeout)
             self._transport.close()
 
+    def forget(self, exchange: Exchange) -> None:
+        if self._phase == _BETWEEN:
+            self._headers = []
+            self._url = b""
+
     def cut(self, exchange: Exchange) -> None:
         """End the connection in the middle of an answer."""
         exchange._connection = exchange.flow = None
@@ -845,12 +858,14 @@ class Connection(asyncio.Protocol):
     async def drained(self) -> None:
         while self._write_paused and self._transport is not None:
             waiter = self._loop.create_future()
+            if self._waiters is None:
+                self._waiters = []
             self._waiters.append(waiter)
             await waiter
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.core.errors import BadRequest, PenstockError
@@ -169,6 +169,7 @@ def test_any_json_object_is_understood_or_refused(shape, fields, sensible):
 
 
 @given(st.binary(max_size=60))
+@example(b'{"messages": "\xff"}')
 def test_any_bytes_are_understood_or_refused(body):
     with pytest.raises(BadRequest):
         read(body, ChatRequest)

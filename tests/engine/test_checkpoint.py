@@ -64,9 +64,10 @@ def test_a_path_that_is_not_there_lists_the_bundled_models(tmp_path):
         model_directory(str(tmp_path / "nowhere"))
 
 
-def test_a_file_that_is_not_json_is_named(model):
-    (model / "config.json").write_text("{not json")
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+@pytest.mark.parametrize("content", [b"{not json", b'{"a": "\xff"}', b"[" * 50_000, b"[]"])
+def test_a_file_that_is_not_json_is_named(model, content):
+    (model / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json (cannot be read|should hold)"):
         load(model)
 
 

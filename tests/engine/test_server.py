@@ -232,6 +232,16 @@ def test_a_body_that_is_no_request_is_a_bad_request(replica, body):
     assert answer["error"]["type"] == "invalid_request_error"
 
 
+def test_what_no_prompt_can_be_as_long_as_is_refused_before_it_is_looked_at(replica):
+    status, _, answer = post(replica, "/v1/completions", json.dumps({"prompt": [1] * 50_000}).encode())
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    status, _, answer = post(replica, "/detokenize", json.dumps({"tokens": [1] * 50_000}).encode())
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    with socket.create_connection(("127.0.0.1", replica.ready.port)) as caller:
+        caller.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n")
+        assert caller.recv(100).startswith(b"HTTP/1.1 413")
+
+
 def test_fields_that_only_describe_the_caller_are_accepted(replica):
     answer = chat(replica, user="someone", metadata={"a": "b"}, store=False, n=1, tools=[], max_completion_tokens=2)
     assert answer.usage.completion_tokens == 2

@@ -60,6 +60,27 @@ def test_the_handler_sees_the_request_as_it_was_sent(run):
     run(main())
 
 
+def test_an_exchange_that_forgot_its_request_can_still_answer_and_the_next_is_whole(run):
+    async def handler(exchange: Exchange) -> None:
+        body = exchange.body
+        exchange.forget()
+        assert (exchange.headers, exchange.body, exchange.header(b"host")) == ([], b"", None)
+        exchange.start(200)
+        await asyncio.sleep(0.001)
+        exchange.finish(body)
+
+    async def main() -> None:
+        async with serving(handler) as world:
+            second = post(b"two")
+            caller = await world.call(post(b"one") + second[:20])
+            assert (await caller.answer())[2] == b"one"
+            caller.send(second[20:])
+            assert (await caller.answer())[2] == b"two"
+            assert not world.crashes
+
+    run(main())
+
+
 @pytest.mark.parametrize("handler", [echo, echo_later])
 def test_pipelined_requests_are_answered_in_order_on_one_connection(run, handler):
     async def main() -> None:
