@@ -45,13 +45,9 @@ cover: .dev ## which lines no test runs, per file; a browsable report in .covera
 docs: .dev ## write the generated pages anew (docs/cli.md from --help)
 	@$(IN) scripts/write_docs.py
 
-bench: .dev ## list the benches; `make bench-NAME` runs one
-	@grep -ls '__main__' bench/*.py | while read -r file; do \
-		name="$$(basename "$$file" .py)"; \
-		printf '  make bench-%-12s %s\n' "$${name//_/-}" "$$(head -1 "$$file" | tr -d '"')"; \
-	done || echo "There is no bench yet."
+bench: bench-gateway ## what the gateway costs, beside nginx and, after `make bench-peers`, other gateways
 
-bench-%: .dev
+bench-%: .dev ## one bench: bench-gateway, bench-engine, bench-reference; bench-peers installs what to compare with
 	@$(IN) bench/$(subst -,_,$*).py
 
 .engine .dev:

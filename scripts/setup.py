@@ -75,7 +75,7 @@ def run_under_a_newer_python() -> int:
 def fingerprint() -> str:
     """Changes with everything that decides what is installed, and with the place: an environment cannot be moved."""
     digest = hashlib.sha256(str(ROOT).encode())
-    sources = ["pyproject.toml", "constraints.txt", "setup.py", "scripts/setup.py"]
+    sources = ["pyproject.toml", "constraints.txt", "setup.py", "scripts/setup.py", "penstock/engine/kernels.cpp"]
     # Whoever installs a compiler later gets the kernels at the next run.
     digest.update(b"compiler" if compiler() else b"none")
     kernels = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "penstock" / "engine").glob("*.cpp"))

@@ -25,6 +25,7 @@ class Relay:
         "_idle_timeout",
         "_moved_at",
         "_stream",
+        "on_events",
     )
 
     def __init__(
@@ -40,6 +41,7 @@ class Relay:
     ) -> None:
         """`idle_timeout` in seconds, between two things that mean something; `deadline` in Clock.now() seconds."""
         self._stream, self._exchange, self._clock = stream, exchange, clock
+        self.on_events = exchange.write  # with no frame of ours in between: this runs for every event
         self._alarms, self._alarm = alarms, alarm
         self._idle_timeout, self._deadline = idle_timeout, deadline
         self._moved_at = 0.0  # when the caller last let us go on; inf: they are not taking anything
@@ -52,9 +54,6 @@ class Relay:
         if not self._done.done():
             self._watch()
         return self._done
-
-    def on_events(self, block: bytes) -> None:
-        self._exchange.write(block)
 
     def on_end(self, failure: UpstreamError | None) -> None:
         self._exchange.flow = None

@@ -426,11 +426,12 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._write_paused = False
         active = self._active
-        self.deadline = inf
         if active is None:
             self._next()
-        elif active.flow is not None:
-            active.flow.resume()
+        else:
+            self.deadline = inf
+            if active.flow is not None:
+                active.flow.resume()
         self._wake()
 
     # What the parser tells us
@@ -747,6 +748,8 @@ class Connection(asyncio.Protocol):
                     self._resume_reading()
                 if self._phase:
                     self._unfinished(0)
+                elif self._lingering < 0 and not self._transport.is_closing():
+                    self._limit(self._options.keep_alive_timeout)
                 return
 
     def _hand_over(self, exchange: Exchange) -> None:

@@ -6,6 +6,7 @@ future, and letting go of one never has to wait.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -32,8 +33,9 @@ class Listener(Protocol):
 class Sink(Protocol):
     """Where a committed stream goes."""
 
-    def on_events(self, block: bytes) -> None:
-        """Whole events, to be passed on as they are."""
+    @property
+    def on_events(self) -> Callable[[bytes], None]:
+        """Takes whole events, to be passed on as they are."""
         ...
 
     def on_end(self, failure: UpstreamError | None) -> None:

@@ -128,11 +128,22 @@ class OpenAIStream:
     def on_data(self, data: bytes, ended: bool) -> None:
         if self._ended is not False:
             return
+        cutter = self._cutter
         try:
-            if self._cutter is not None:
-                self._on_stream(data, ended)
-            else:
+            if cutter is None:
                 self._on_body(data, ended)
+                return
+            block = cutter.feed(data)
+            if block:
+                block, meaningful = self._meter.events(block, not self._request.include_usage)
+                if meaningful:
+                    self.progressed_at = self._clock.now()
+                if self._sink is None:
+                    self._before_relay(block, meaningful, ended)
+                elif block:
+                    self._sink.on_events(block)
+            if ended:
+                self._on_stream_end()
         except UpstreamError as failure:
             self._fail(failure)
 
@@ -145,24 +156,11 @@ class OpenAIStream:
         kind, detail = getattr(error, "kind", "reset"), getattr(error, "detail", "")
         self._fail(UpstreamError(_TRANSPORT_KINDS.get(kind, FailureKind.NETWORK), f"{kind} {detail}".strip()))
 
-    def _on_stream(self, data: bytes, ended: bool) -> None:
-        assert self._cutter is not None
-        block = self._cutter.feed(data) if data else b""
-        if block:
-            meter = self._meter
-            block, meaningful = meter.events(block, strip_usage=not self._request.include_usage)
-            if meaningful:
-                self.progressed_at = self._clock.now()
-            if block:
-                if self._sink is not None:
-                    self._sink.on_events(block)
-                else:
-                    self._hold(block)
-                    if meaningful and self._listener is not None and not ended:
-                        listener, self._listener = self._listener, None
-                        listener.on_first_token()
-        if ended:
-            self._on_stream_end()
+    def _before_relay(self, block: bytes, meaningful: bool, ended: bool) -> None:
+        self._hold(block)
+        if meaningful and self._listener is not None and not ended:
+            listener, self._listener = self._listener, None
+            listener.on_first_token()
 
     def _on_stream_end(self) -> None:
         if not self._meter.complete or (self._cutter is not None and self._cutter.holds_data):

@@ -220,55 +220,64 @@ class Meter:
             self.finish_reason = choice.finish_reason or self.finish_reason
         self.tokens_seen, self.done = max(1, len(body) // BYTES_PER_TOKEN), True
 
-    def events(self, block: bytes, *, strip_usage: bool) -> tuple[bytes, bool]:
+    def events(self, block: bytes, strip_usage: bool) -> tuple[bytes, bool]:
         """Read whole events; say what to pass on, and whether anything in it was a token.
 
         `strip_usage`: the caller did not ask for the usage event, so it stays here. Raises `UpstreamError` at an
         error event and at one that is not the dialect.
         """
-        meaningful, keep = False, None
-        events = block[:-2].split(b"\n\n")
-        for index, event in enumerate(events):
-            data = data_of(event)
-            if not data:
-                continue
-            if data == b"[DONE]":
-                self.done = True
-                continue
-            try:
-                seen = _chunk(data)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
-            if seen.usage is not None:
-                self.usage = _usage(seen.usage)
-                if strip_usage and not seen.choices:
-                    keep = list(events) if keep is None else keep
-                    keep[index] = b""
-            choices = seen.choices
-            if choices:
-                for choice in choices:
-                    bit = 1 << (choice.index & 127)  # OpenAI allows n up to 128
-                    if choice.finish_reason is not None:
-                        self.finish_reason = choice.finish_reason
-                        self._open &= ~bit
-                        meaningful = True
-                    else:
-                        self._open |= bit
-                    delta = choice.delta
-                    if choice.text or (delta is not None and _says_something(delta)):
-                        self.tokens_seen += 1
-                        meaningful = True
-            elif seen.error is not None:
+        if block.count(b"\n\n") == 1:  # by far the most: one event for each token
+            meaningful, stripped = self._event(block[:-2])
+            return (b"" if stripped and strip_usage else block), meaningful
+        meaningful, kept = False, []
+        for event in block[:-2].split(b"\n\n"):
+            says_something, usage_only = self._event(event)
+            meaningful |= says_something
+            if event and not (usage_only and strip_usage):
+                kept.append(event + b"\n\n")
+        return b"".join(kept), meaningful
+
+    def _event(self, event: bytes) -> tuple[bool, bool]:
+        """Whether it says something, and whether it is nothing but usage."""
+        data = event[6:] if event.startswith(b"data: {") and b"\n" not in event else data_of(event)
+        if not data:
+            return False, False
+        if data == b"[DONE]":
+            self.done = True
+            return False, False
+        try:
+            seen = _chunk(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
+        choices = seen.choices
+        if seen.usage is not None:
+            self.usage = _usage(seen.usage)
+            if not choices:
+                return False, True
+        if not choices:
+            if seen.error is not None:
                 raise _upstream_error(seen.error, "an error event")
-        if keep is None:
-            return block, meaningful
-        return b"".join([event + b"\n\n" for event in keep if event]), meaningful
+            return False, False
+        meaningful = False
+        for choice in choices:
+            bit = 1 << (choice.index & 127)  # OpenAI allows n up to 128
+            if choice.finish_reason is not None:
+                self.finish_reason = choice.finish_reason
+                self._open &= ~bit
+                meaningful = True
+            else:
+                self._open |= bit
+            delta = choice.delta
+            if choice.text or (delta is not None and (delta.content or _says_something(delta))):
+                self.tokens_seen += 1
+                meaningful = True
+        return meaningful, False
 
 
 def _says_something(delta: _Delta) -> bool:
+    """Anything but content, which its caller has looked at."""
     return bool(
-        delta.content
-        or delta.tool_calls
+        delta.tool_calls
         or delta.reasoning_content
         or delta.reasoning
         or delta.refusal

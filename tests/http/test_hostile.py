@@ -340,13 +340,13 @@ def agree_with_h11(data: bytes) -> None:
 @example(SMUGGLED[2])
 @example(SMUGGLED[3])
 @example(SMUGGLED[4])
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_we_never_see_a_request_that_h11_does_not_see(data):
     agree_with_h11(data)
 
 
 @given(st.lists(st.sampled_from(WHOLE), min_size=1, max_size=2).map(b"".join), st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_damaged_request_is_read_as_h11_reads_it(data, draws):
     damaged = bytearray(data)
     for _ in range(draws.draw(st.integers(1, 3))):
@@ -362,6 +362,6 @@ def test_a_damaged_request_is_read_as_h11_reads_it(data, draws):
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_bytes_crash_the_server(data, size):
     requests_of([data[i : i + size] for i in range(0, len(data), size)])

@@ -674,6 +674,27 @@ def test_an_idle_connection_is_closed_without_a_word(run):
     run(main())
 
 
+@pytest.mark.parametrize("before", ["a full queue", "a full write buffer", "both"])
+def test_a_connection_that_was_busy_is_idle_again_and_closed(run, before):
+    size = 10 if before == "a full queue" else 5_000_000
+
+    async def handler(exchange: Exchange) -> None:
+        await asyncio.sleep(0)
+        exchange.respond(200, b"x" * size)
+
+    async def main() -> None:
+        limits = ServerOptions(keep_alive_timeout=0.1, max_pipelined=2)
+        async with serving(handler, limits) as world:
+            n = 1 if before == "a full write buffer" else 200 if before == "a full queue" else 5
+            caller = await world.call(GET * n)
+            for _ in range(n):
+                assert len((await caller.answer())[2]) == size
+            assert await caller.rest() == b""
+            await until(lambda: not world.server.connections)
+
+    run(main())
+
+
 def test_a_long_answer_is_not_cut_by_any_limit_on_requests(run):
     async def handler(exchange: Exchange) -> None:
         exchange.start(200)

@@ -93,27 +93,27 @@ def event(delta, finish=None, **more):
 )
 def test_only_what_says_something_is_a_token(delta, meaningful):
     meter = Meter()
-    assert meter.events(event(delta), strip_usage=True) == (event(delta), meaningful)
+    assert meter.events(event(delta), True) == (event(delta), meaningful)
     assert meter.tokens_seen == meaningful
     assert not meter.complete
 
 
 def test_comments_are_passed_on_and_are_no_token():
-    assert Meter().events(b": ping\n\n", strip_usage=True) == (b": ping\n\n", False)
+    assert Meter().events(b": ping\n\n", True) == (b": ping\n\n", False)
 
 
 def test_usage_is_read_wherever_it_comes_and_only_the_extra_event_is_stripped():
     usage = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
     extra = b"data: %b\n\n" % msgspec.json.encode({"choices": [], "usage": usage})
     meter = Meter()
-    assert meter.events(event({"content": "a"}) + extra + b"data: [DONE]\n\n", strip_usage=True) == (
+    assert meter.events(event({"content": "a"}) + extra + b"data: [DONE]\n\n", True) == (
         event({"content": "a"}) + b"data: [DONE]\n\n",
         True,
     )
     assert meter.usage == Usage(9, 3, 4)
     on_last = event({}, "stop", usage=usage)
-    assert Meter().events(on_last, strip_usage=True)[0] == on_last
-    assert Meter().events(extra, strip_usage=False)[0] == extra
+    assert Meter().events(on_last, True)[0] == on_last
+    assert Meter().events(extra, False)[0] == extra
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_usage_is_read_wherever_it_comes_and_only_the_extra_event_is_stripped():
 )
 def test_an_error_inside_a_stream_is_an_error(block, kind):
     with pytest.raises(UpstreamError) as caught:
-        Meter().events(block, strip_usage=True)
+        Meter().events(block, True)
     assert caught.value.kind is kind
 
 
@@ -148,7 +148,7 @@ def test_an_error_with_status_200_is_an_error(body, kind):
 def test_what_the_upstream_did_not_count_is_an_estimate_that_says_so():
     meter = Meter()
     assert meter.billed(read(chat())) == (Usage(), UsageSource.NONE)
-    meter.events(event({"content": "a"}) + event({"content": "b"}), strip_usage=True)
+    meter.events(event({"content": "a"}) + event({"content": "b"}), True)
     usage, source = meter.billed(read(chat()))
     assert (usage.completion_tokens, source) == (2, UsageSource.ESTIMATE)
 
@@ -169,7 +169,7 @@ def test_the_meter_sees_the_same_stream_however_it_is_cut(places):
     for a, b in pairwise(edges):
         block = cutter.feed(whole[a:b]) if a != b else b""
         if block:
-            out += meter.events(block, strip_usage=True)[0]
+            out += meter.events(block, True)[0]
     assert b"usage" not in out
     assert out.count(b"data: ") == 4
     assert (meter.usage, meter.finish_reason, meter.done, meter.tokens_seen) == (Usage(9, 3), "stop", True, 1)
