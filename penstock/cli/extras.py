@@ -7,7 +7,7 @@ from typing import Final
 
 from penstock.cli.mistake import Mistake
 
-ENGINE_PACKAGES: Final = ("jinja2", "numpy", "safetensors", "tokenizers")
+ENGINE_PACKAGES: Final = ("jinja2", "numpy", "tokenizers")
 
 
 def need_engine() -> None:

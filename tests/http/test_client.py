@@ -566,14 +566,15 @@ def test_idle_connections_grow_old_and_surplus_ones_are_not_kept(run):
     run(main())
 
 
-@pytest.mark.parametrize("when", ["at once", "connected", "after the head", "in the body", "after the end"])
+@pytest.mark.parametrize("when", ["at once", "connected", "sent", "after the head", "in the body", "after the end"])
 def test_after_close_no_callback_comes_and_the_connection_is_not_used_again(run, when):
-    gone = asyncio.Event()
+    asked, gone = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await request_of(reader)
-            if when == "connected":
+            asked.set()
+            if when == "sent":
                 await reader.read()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
             await asyncio.sleep(0.005)
@@ -591,6 +592,8 @@ def test_after_close_no_callback_comes_and_the_connection_is_not_used_again(run,
             call = pool.send(POST, b"", b"body", answer)
             if when == "connected":
                 await until(lambda: pool.connections)
+            elif when == "sent":
+                await asked.wait()
             elif when == "after the head":
                 await until(lambda: answer.status)
             elif when == "in the body":
@@ -605,7 +608,7 @@ def test_after_close_no_callback_comes_and_the_connection_is_not_used_again(run,
             assert pool.idle == (1 if when == "after the end" else 0)
             pool.close()  # a connection that was ready in this very moment is kept, unused
             await until(lambda: not pool.open)
-            if when != "at once":
+            if asked.is_set():
                 await gone.wait()
 
     run(main())
