@@ -327,13 +327,14 @@ class _Unasked(Exception):
 class _Connecting:
     """A connection being made for one call, with its time limit."""
 
-    __slots__ = ("call", "deadline", "due", "task", "timed_out")
+    __slots__ = ("call", "connection", "deadline", "due", "task", "timed_out")
 
     def __init__(self, call: Call, deadline: float) -> None:
         self.call: Call = call
         self.deadline = deadline
         self.due = inf
         self.timed_out = False
+        self.connection: _Connection | None = None
         self.task: asyncio.Task[_Connection] | None = None
 
     def cancel(self) -> None:
@@ -460,7 +461,7 @@ class Pool:
         call._connecting = connecting
         self._connecting.add(connecting)
         self._wheel.hasten(connecting)
-        connecting.task = self.loop.create_task(self._open())
+        connecting.task = self.loop.create_task(self._open(connecting))
         connecting.task.add_done_callback(partial(self._opened, connecting))
 
     def give_back(self, connection: _Connection) -> None:
@@ -491,8 +492,11 @@ class Pool:
             self.deadline = self._idle[0].idle_since + keep_alive
             self._wheel.hasten(self)
 
-    async def _open(self) -> _Connection:
-        make = partial(_Connection, self)
+    async def _open(self, connecting: _Connecting) -> _Connection:
+        def make() -> _Connection:
+            connecting.connection = connection = _Connection(self)
+            return connection
+
         if self._path:
             return (await self.loop.create_unix_connection(make, self._path))[1]
         if self._ssl is not None:
@@ -506,6 +510,12 @@ class Pool:
         self._wheel.forget(connecting)
         call = connecting.call
         call._connecting = None
+        connection = connecting.connection
+        if connection is not None and (task.cancelled() or task.exception() is not None):
+            # uvloop closes a connection that it just made without saying `connection_lost`.
+            self.connections.discard(connection)
+            if connection.transport is not None:
+                connection.transport.abort()
         if task.cancelled():
             if connecting.timed_out:
                 _fail_unsent(call, "connect_timeout", f"no connection within {self.options.connect_timeout:g} s")
