@@ -9,7 +9,9 @@ from penstock.core.clock import Clock
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.exchange import Exchange
+from penstock.resilience.failures import for_caller
 from penstock.upstreams.base import Stream
+from penstock.wire.errors import openai_event
 
 
 class Relay:
@@ -28,27 +30,19 @@ class Relay:
         "on_events",
     )
 
-    def __init__(
-        self,
-        stream: Stream,
-        exchange: Exchange,
-        clock: Clock,
-        alarms: Alarms,
-        alarm: Alarm,
-        *,
-        idle_timeout: float,
-        deadline: float,
-    ) -> None:
-        """`idle_timeout` in seconds, between two things that mean something; `deadline` in Clock.now() seconds."""
+    def __init__(self, stream: Stream, exchange: Exchange, clock: Clock, alarms: Alarms, alarm: Alarm) -> None:
         self._stream, self._exchange, self._clock = stream, exchange, clock
-        self.on_events = exchange.write  # with no frame of ours in between: this runs for every event
         self._alarms, self._alarm = alarms, alarm
-        self._idle_timeout, self._deadline = idle_timeout, deadline
+        self.on_events = exchange.write  # with no frame of ours in between: this runs for every event
         self._moved_at = 0.0  # when the caller last let us go on; inf: they are not taking anything
         self._done: asyncio.Future[UpstreamError | None] = alarms.loop.create_future()
 
-    def start(self) -> asyncio.Future[UpstreamError | None]:
-        """Relay to the end: what went wrong, or None when the answer was whole. Ending the exchange is the caller's."""
+    def run(self, idle_timeout: float, deadline: float) -> asyncio.Future[UpstreamError | None]:
+        """Relay to the end and end the exchange; what went wrong, or None when the answer was whole.
+
+        `idle_timeout` is in seconds, between two things that mean something; `deadline` in Clock.now() seconds.
+        """
+        self._idle_timeout, self._deadline = idle_timeout, deadline
         self._exchange.flow = self
         self._stream.relay(self)
         if not self._done.done():
@@ -56,8 +50,10 @@ class Relay:
         return self._done
 
     def on_end(self, failure: UpstreamError | None) -> None:
-        self._exchange.flow = None
+        """After its first byte an answer has no other status: what broke is told by its last event, not by `[DONE]`."""
         if not self._done.done():
+            self._exchange.flow = None
+            self._exchange.finish(b"" if failure is None else openai_event(for_caller(failure)))
             self._done.set_result(failure)
 
     def pause(self) -> None:

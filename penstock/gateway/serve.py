@@ -13,7 +13,6 @@ from penstock.core.errors import (
     NotFound,
     Overloaded,
     PenstockError,
-    UpstreamError,
 )
 from penstock.core.ids import RequestIds
 from penstock.core.outcome import Outcome, UsageSource, to_microsecond
@@ -28,7 +27,7 @@ from penstock.gateway.relay import Relay
 from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.resilience.failures import for_caller
 from penstock.wire import openai_chat
-from penstock.wire.errors import openai_body, openai_event
+from penstock.wire.errors import openai_body
 
 CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
 ENDPOINTS: Final[Mapping[bytes, Endpoint]] = {
@@ -98,27 +97,19 @@ class Gateway:
             plan = _plan(plane, call.caller, request.model, stream=request.stream)
             call.tries = tries = TryUpstreams(plane, request, plan, self._alarms, call.alarm, call.leases)
             call.answer = answer = await tries.first_token()
-            request.fields.clear()  # nothing can be retried any more: the body need not be kept while tokens flow
-            exchange.body = b""
-            call.status = 200
+            call.status = 200  # from here on nothing is retried, and what breaks is told inside the answer
             plain = answer.stream.plain
             if plain is not None:
                 exchange.respond(200, plain, _headers(plane, call, answer))
-                call.error = None
-                tries.end(answer, OK)
+                failure = None
             else:
                 exchange.start(200, _headers(plane, call, answer))
-                failure = await Relay(
-                    answer.stream,
-                    exchange,
-                    plane.clock,
-                    self._alarms,
-                    call.alarm,
-                    idle_timeout=plan.idle_timeout,
-                    deadline=tries.deadline,
-                ).start()
-                _finish(exchange, call, failure)
-                tries.end(answer, OK if failure is None else failure.kind)
+                request.fields.clear()
+                exchange.forget()
+                relay = Relay(answer.stream, exchange, plane.clock, self._alarms, call.alarm)
+                failure = await relay.run(plan.idle_timeout, tries.deadline)
+            call.error = None if failure is None else for_caller(failure).code
+            tries.end(answer, OK if failure is None else failure.kind)
         except PenstockError as error:
             call.status, call.error = error.status, error.code
             exchange.respond(error.status, openai_body(error), _error_headers(error, call.id))
@@ -161,17 +152,6 @@ class Gateway:
         missing = self.plane.unready_models()
         body = openai_chat.readiness(missing, self.plane.version)
         exchange.respond(503 if missing else 200, body)
-
-
-def _finish(exchange: Exchange, call: Call, failure: UpstreamError | None) -> None:
-    """End a stream. After its first byte there is no other status: what broke is told by an error event."""
-    if failure is None:
-        call.error = None
-        exchange.finish()
-    else:
-        error = for_caller(failure)
-        call.error = error.code
-        exchange.finish(openai_event(error))
 
 
 def _headers(plane: Plane, call: Call, answer: Try) -> bytes:

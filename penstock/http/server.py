@@ -507,8 +507,11 @@ class Connection(asyncio.Protocol):
     # Reading
 
     def _feed(self, data: bytes | memoryview) -> None:
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if not self._deaf:
                 self._decline_upgrade(data[upgrade.args[0] :])
@@ -830,6 +833,7 @@ class Connection(asyncio.Protocol):
         if self._phase == _BETWEEN:
             self._headers = []
             self._url = b""
+            self._parser = None  # 0.9 kB that the next message, if one comes, gets anew
 
     def cut(self, exchange: Exchange) -> None:
         """End the connection in the middle of an answer."""

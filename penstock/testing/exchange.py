@@ -52,6 +52,10 @@ class FakeExchange:
         assert self.started and not self.ended
         self.sent.append(data)
 
+    def forget(self) -> None:
+        self.body = b""
+        self._request_headers = {}
+
     def finish(self, data: bytes = b"") -> None:
         assert self.started and not self.ended
         if data:
