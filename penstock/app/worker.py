@@ -96,7 +96,7 @@ class Worker:
             pages={b"/metrics": self._page.answer},
         )
         swapped()
-        self._metrics.serves(plane.plans)
+        self._metrics.serves(plane.routes)
         self._fill_gauges(registry)
         self.server = Server(
             self.gateway.handle if directory is None else self._handle,
@@ -136,7 +136,7 @@ class Worker:
         """Second half, which cannot fail: new requests see the prepared plane, those in flight keep theirs."""
         assert self._prepared is not None, "nothing was prepared"
         (plane, swapped), self._prepared = self._prepared, None
-        self._metrics.serves(plane.plans)
+        self._metrics.serves(plane.routes)
         self.gateway.plane = plane
         swapped()
 
@@ -213,7 +213,7 @@ class Worker:
 
 
 def _looked_at(plane: Plane, model: str) -> list[str]:
-    tried = plane.plans[model].deployments
+    tried = plane.routes[model].plan.deployments
     places = [replica for one in plane.spec.deployments if one.name in tried for replica in one.replicas]
     return [f"{replica.origin}{replica.health_path}" for replica in places[:4]]
 

@@ -18,14 +18,21 @@ from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
 
 
+class Route(msgspec.Struct, frozen=True):
+    """Where a model's requests go: `plan` for streams, `plain_plan` for answers that are not streamed."""
+
+    plan: Plan
+    plain_plan: Plan
+    pools: Sequence[Sequence[Replica]]  # of the plan's deployments, in its order
+
+
 class Plane(msgspec.Struct, frozen=True):
-    """`plans` by model (`plain_plans` for answers that are not streamed), `pools` by deployment, `upstreams`,
+    """`routes` by model, `pools` by deployment, `upstreams`,
     `transports` and `breakers` by replica, `callers` by the first 8 bytes of the key's digest, beside the whole digest.
     """
 
     spec: PlaneSpec
-    plans: Mapping[str, Plan]
-    plain_plans: Mapping[str, Plan]
+    routes: Mapping[str, Route]
     pools: Mapping[str, Sequence[Replica]]
     upstreams: Mapping[str, Upstream]
     transports: Mapping[str, Transport]
@@ -47,6 +54,6 @@ class Plane(msgspec.Struct, frozen=True):
         """Public names for which no replica is ready."""
         return [
             name
-            for name, plan in self.plans.items()
-            if not any(replica.ready for deployment in plan.deployments for replica in self.pools[deployment])
+            for name, route in self.routes.items()
+            if not any(replica.ready for pool in route.pools for replica in pool)
         ]

@@ -15,7 +15,7 @@ from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.request import Caller
-from penstock.gateway.plane import Plane
+from penstock.gateway.plane import Plane, Route
 from penstock.resilience.breaker import Breaker, BreakerRule
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream, host_of
@@ -89,8 +89,10 @@ class Preparer:
             budget = previous.budget
         plane = Plane(
             spec=spec,
-            plans={model.name: model.plan for model in spec.models},
-            plain_plans={model.name: model.plan.for_plain() for model in spec.models},
+            routes={
+                model.name: Route(model.plan, model.plan.for_plain(), [pools[name] for name in model.plan.deployments])
+                for model in spec.models
+            },
             pools=pools,
             upstreams={name: one.upstream for name, one in live.items()},
             transports={name: one.transport for name, one in live.items()},

@@ -16,13 +16,13 @@ from penstock.core.errors import (
 )
 from penstock.core.ids import RequestIds
 from penstock.core.outcome import Outcome, UsageSource, to_microsecond
-from penstock.core.plan import OK, Plan
+from penstock.core.plan import OK
 from penstock.core.request import ANYONE, Caller, Endpoint, Request, Usage
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.auth import identify
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.leases import Leases
-from penstock.gateway.plane import Plane
+from penstock.gateway.plane import Plane, Route
 from penstock.gateway.relay import Relay
 from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.resilience.failures import for_caller
@@ -94,8 +94,9 @@ class Gateway:
             call.request = request = openai_chat.parse(
                 exchange.body, id=call.id, endpoint=endpoint, caller=call.caller, now=call.received_at
             )
-            plan = _plan(plane, call.caller, request.model, stream=request.stream)
-            call.tries = tries = TryUpstreams(plane, request, plan, self._alarms, call.alarm, call.leases)
+            route = _route(plane, call.caller, request.model)
+            plan = route.plan if request.stream else route.plain_plan
+            call.tries = tries = TryUpstreams(plane, request, plan, route.pools, self._alarms, call.alarm, call.leases)
             call.answer = answer = await tries.first_token()
             call.status = 200  # from here on nothing is retried, and what breaks is told inside the answer
             plain = answer.stream.plain
@@ -137,11 +138,11 @@ class Gateway:
         plane = self.plane
         caller = identify(plane, exchange.header(b"authorization"))
         if path == b"/v1/models":
-            names = [name for name in plane.plans if caller.models is None or name in caller.models]
+            names = [name for name in plane.routes if caller.models is None or name in caller.models]
             exchange.respond(200, openai_chat.model_list(names))
             return
         name = path[len(b"/v1/models/") :].decode("latin-1")
-        _plan(plane, caller, name, stream=False)
+        _route(plane, caller, name)
         exchange.respond(200, openai_chat.model_row(name))
 
     def _alive(self, exchange: Exchange) -> None:
@@ -180,7 +181,7 @@ def _receipt(plane: Plane, call: Call, endpoint: Endpoint) -> Outcome:
         stream=request is not None and request.stream,
         status=call.status,
         error=call.error,
-        attempts=() if tries is None else tuple(tries.records),
+        attempts=() if tries is None else tries.records,
         usage=usage,
         usage_source=source,
         finish_reason=None if answer is None else answer.stream.finish_reason,
@@ -190,13 +191,13 @@ def _receipt(plane: Plane, call: Call, endpoint: Endpoint) -> Outcome:
     )
 
 
-def _plan(plane: Plane, caller: Caller, model: str, *, stream: bool) -> Plan:
-    plan = (plane.plans if stream else plane.plain_plans).get(model)
-    if plan is None:
+def _route(plane: Plane, caller: Caller, model: str) -> Route:
+    route = plane.routes.get(model)
+    if route is None:
         raise ModelNotFound(f"There is no model {model[:200]!r} here; GET /v1/models lists them.", param="model")
     if caller.models is not None and model not in caller.models:
         raise Forbidden(f"This key may not use the model {model!r}.", param="model")
-    return plan
+    return route
 
 
 def _error_headers(error: PenstockError, id: str | None = None) -> bytes:

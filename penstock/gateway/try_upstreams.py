@@ -6,6 +6,7 @@ No task per attempt: streams call back, and one future wakes the request when so
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from penstock.balancing.balancer import wait_for_any
@@ -118,17 +119,24 @@ class TryUpstreams:
     )
 
     def __init__(
-        self, plane: Plane, request: Request, plan: Plan, alarms: Alarms, alarm: Alarm, leases: Leases
+        self,
+        plane: Plane,
+        request: Request,
+        plan: Plan,
+        pools: Sequence[Sequence[Replica]],
+        alarms: Alarms,
+        alarm: Alarm,
+        leases: Leases,
     ) -> None:
         self.plane, self.request, self._plan, self._alarms, self._alarm = plane, request, plan, alarms, alarm
-        self.pools = [plane.pools[name] for name in plan.deployments]
+        self.pools = pools
         self.deadline = request.received_at + plan.total_timeout
         self._machine: Attempts | None = None
         self._tries: list[Try] = []
-        self._tried: list[str] = []
+        self._tried: tuple[str, ...] = ()
         self._inbox: list[Event] = []
         self._waiting: asyncio.Future[None] | None = None
-        self.records: list[Attempt] = []
+        self.records: tuple[Attempt, ...] = ()
         leases.hold(self._end_all)
 
     async def first_token(self) -> Try:
@@ -145,6 +153,8 @@ class TryUpstreams:
                 self._waiting = None
                 now = plane.clock.now()
             self._alarm.mute()
+            if self._machine is None and isinstance(self._inbox[0], FirstToken):
+                return self._tries[0]
             events, self._inbox = self._inbox, []
             chosen = self._decide(events)
             if chosen is not None:
@@ -158,7 +168,7 @@ class TryUpstreams:
     def end(self, this: Try, ended: FailureKind | str) -> None:
         record = this.end(ended)
         if record is not None:
-            self.records.append(record)
+            self.records += (record,)
 
     def _next(self, now: float) -> asyncio.Future[None]:
         self._waiting = self._alarms.loop.create_future()
@@ -171,8 +181,6 @@ class TryUpstreams:
     def _decide(self, events: list[Event]) -> Try | None:
         machine, plane = self._machine, self.plane
         if machine is None:
-            if len(events) == 1 and isinstance(events[0], FirstToken):
-                return self._tries[0]
             machine = self._machine = Attempts(self._plan, plane.budget, plane.rng, self.deadline)
             machine.start(self._started_at)
         chosen: Try | None = None
@@ -208,7 +216,7 @@ class TryUpstreams:
             self.tell(Failed(number, failure, wait))
             return
         replica = self.pools[picked[0]][picked[1]]
-        self._tried.append(replica.name)
+        self._tried += (replica.name,)
         self._tries.append(Try(self, number, replica, now))
 
     def _end_all(self) -> None:
