@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import ssl
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +14,22 @@ from penstock.app.errors import StartError
 BACKLOG: Final = 4_096
 # `localhost` is ::1 too in many a file of hosts, also where the machine has no IPv6
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """What TLS is spoken with: 1.2 or newer, and HTTP/1.1 only. Raises `StartError` for files that do not serve."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # a password is never asked for: nobody is at the terminal of a server
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except FileNotFoundError:
+        raise StartError(f"server.tls: there is no {certificate}, or no {key}.") from None
+    except OSError as error:  # of which an SSLError is one
+        what = "the two do not belong together" if "MISMATCH" in str(error) else "they must be PEM, and readable"
+        raise StartError(f"server.tls: {certificate} and {key} cannot be used: {what}.") from None
+    return context
 
 
 def loopback(host: str) -> bool:

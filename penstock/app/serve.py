@@ -156,10 +156,13 @@ class House:
             wanted = await self._engines.prepare(config)
             self._engines.adopt(wanted)
             spec = compile_plane(config, 1, self._engines.origins(), insecure_dev=insecure_dev)
+            tls = config.server.tls
             worker_options = WorkerOptions(
                 max_body_bytes=n_bytes(config.server.max_body),
                 drain_seconds=seconds(config.server.drain),
                 access_log=config.server.access_log,
+                certificate="" if tls is None else str(self._source.beside(tls.certificate)),
+                private_key="" if tls is None else str(self._source.beside(tls.key)),
             )
             if self._options.workers > 1:
                 self._workers = Workers(
@@ -263,7 +266,8 @@ class House:
         address = sockets[0].getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         models = ", ".join(config.models)
-        self._tell(f"Penstock serves {models} at http://{host}:{address[1]}/v1")
+        scheme = "http" if config.server.tls is None else "https"
+        self._tell(f"Penstock serves {models} at {scheme}://{host}:{address[1]}/v1")
         if insecure_dev:
             self._tell("Development mode: nobody is asked for a key, and only this machine can reach it.")
         if self._options.announce_fd is not None:

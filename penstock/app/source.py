@@ -65,9 +65,12 @@ class ConfigSource:
         except UnicodeDecodeError:
             raise StartError(f"{path} is not UTF-8 text") from None
 
-    def _read_named(self, name: str) -> str:
+    def beside(self, name: str) -> Path:
         """A file that the configuration names, relative to where that is."""
-        path = (self._path.parent if self._path is not None else Path()) / name
+        return (self._path.parent if self._path is not None else Path()) / name
+
+    def _read_named(self, name: str) -> str:
+        path = self.beside(name)
         self._stamps[path] = _stamp(path)
         return path.read_text(encoding="utf-8")
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.app.listen import tls_context
 from penstock.app.log_writer import LogWriter
 from penstock.app.metrics_page import MetricsPage
 from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
@@ -39,11 +40,16 @@ _PHASES: Final[Mapping[Phase, float]] = {Phase.CLOSED: 0, Phase.HALF_OPEN: 1, Ph
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What does not change while a worker lives; a reload cannot change it. `access_log` as in the configuration."""
+    """What does not change while a worker lives; a reload cannot change it. `access_log` as in the configuration.
+
+    `certificate` and `private_key` are paths of PEM files; "" for plain http.
+    """
 
     max_body_bytes: int
     drain_seconds: float
     access_log: str
+    certificate: str = ""
+    private_key: str = ""
 
 
 class Worker:
@@ -75,6 +81,7 @@ class Worker:
             return Pool(replica.origin, options=limits, loop=loop, wheel=wheel)
 
         self.options = options
+        self._tls = tls_context(options.certificate, options.private_key) if options.certificate else None
         self._group, self._tell = group, tell
         self._preparer = Preparer(Parts(clock=clock, rng=rng, secret=secret, transport=transport))
         plane, swapped = self._preparer.prepare(spec, None)
@@ -112,7 +119,7 @@ class Worker:
         """Begin to serve at sockets that are bound. The first checks of the replicas begin too."""
         self._background = [self._group.create_task(self.prober.run()), self._group.create_task(self._flush())]
         for bound in sockets:
-            await self.server.start(sock=bound)
+            await self.server.start(sock=bound, ssl=self._tls)
 
     async def first_checks(self) -> list[str]:
         """Waits, for a short while, until every model has a replica that is known to be ready. Lines about those that

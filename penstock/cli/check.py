@@ -57,7 +57,8 @@ def check(file: Path, as_json: bool) -> int:
 def _meaning(file: Path, config: Config) -> Iterator[str]:
     yield f"{file} is good."
     yield ""
-    yield f"Listens on http://{_host(config.server.host)}:{config.server.port}, for {_who(config)}."
+    scheme = "http" if config.server.tls is None else "https"
+    yield f"Listens on {scheme}://{_host(config.server.host)}:{config.server.port}, for {_who(config)}."
     yield "\nModels, as callers name them"
     yield from _table((name, _model(model)) for name, model in config.models.items())
     yield "\nDeployments"

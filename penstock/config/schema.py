@@ -181,11 +181,19 @@ class KeysFile(_Options, frozen=True):
     file: Annotated[Text, says("A YAML file with a list of keys, relative to this file.")]
 
 
+class Tls(_Options, frozen=True):
+    """The certificate that is shown to callers. Read at the start; relative to this file."""
+
+    certificate: Annotated[Text, says("A PEM file: the certificate, then those between it and the root.")]
+    key: Annotated[Text, says("A PEM file: its private key, without a password.")]
+
+
 class Server(_Options, frozen=True):
     """Where and how to listen."""
 
     host: Annotated[Text, says("The address to listen on. One that others can reach needs `keys`.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535), says("0 lets the system choose.")] = 8080
+    tls: Annotated[Tls | None, says("Speak https. Without it, http.")] = None
     max_body: Annotated[Size, says("Of one request; a larger one is answered 413. From 1KiB to 1GiB.")] = "32MiB"
     drain: Annotated[Duration, says("How long requests in flight may go on when the server is told to stop.")] = "30s"
     max_in_flight: Annotated[Count, says("Requests inside one worker; more are answered 503 at once.")] = 20_000
