@@ -225,6 +225,7 @@ class House:
 
     def _asked_to_stop(self) -> None:
         if not self._stop_asked.is_set():
+            self._tell("Stopping; requests in flight may finish. Asked again, it stops at once.")
             self._stop_asked.set()
             return
         self._broken = True

@@ -108,7 +108,7 @@ class Worker:
         self.server = Server(
             self.gateway.handle if directory is None else self._handle,
             ServerOptions(max_body_bytes=options.max_body_bytes, drain_seconds=options.drain_seconds),
-            on_crash=self._crashed,
+            on_crash=self.crashed,
             error_body=protocol_body,
             loop=loop,
         )
@@ -187,7 +187,7 @@ class Worker:
             self._log.flush()
             await asyncio.sleep(FLUSH_EVERY)
 
-    def _crashed(self, error: Exception) -> None:
+    def crashed(self, error: Exception) -> None:
         # the type and the place, not the message: that may hold a prompt
         where = error.__traceback__
         while where is not None and where.tb_next is not None:
