@@ -13,7 +13,7 @@ from penstock.balancing.balancer import wait_for_any
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.fleet import Replica
 from penstock.core.outcome import to_microsecond
-from penstock.core.plan import CANCELLED, OK, Attempt, Plan
+from penstock.core.plan import CANCELLED, Attempt, Plan
 from penstock.core.request import Request
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.leases import Leases
@@ -31,7 +31,7 @@ from penstock.resilience.attempts import (
     WakeAt,
     Woke,
 )
-from penstock.resilience.failures import CONSEQUENCES, for_caller
+from penstock.resilience.failures import for_caller
 from penstock.upstreams.base import Stream
 
 _WOKE: Final = Woke()
@@ -75,13 +75,8 @@ class Try:
         self.replica.ended(self.tokens)
         owner = self._owner
         plane, received_at = owner.plane, owner.request.received_at
-        breaker, now = plane.breakers[self.replica.name], plane.clock.now()
-        if ended == OK:
-            breaker.on_success(now)
-        elif ended == CANCELLED or not CONSEQUENCES[FailureKind(ended)].trips:
-            breaker.on_abandoned(now)
-        else:
-            breaker.on_failure(now)
+        now = plane.clock.now()
+        plane.breakers[self.replica.name].on_end(ended, now)
         first = self.first_token_at
         return Attempt(
             self.number,

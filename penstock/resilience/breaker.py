@@ -6,6 +6,10 @@ from enum import StrEnum
 
 import msgspec
 
+from penstock.core.errors import FailureKind
+from penstock.core.plan import CANCELLED, OK
+from penstock.resilience.failures import CONSEQUENCES
+
 
 class Phase(StrEnum):
     CLOSED = "closed"
@@ -42,6 +46,16 @@ class Breaker(msgspec.Struct):
         if self.opened_at is not None and now >= self.opened_at + self.rule.open_for:
             self.probing += 1
 
+    def on_end(self, ended: FailureKind | str, now: float) -> None:
+        """An attempt is over: "ok", "cancelled", or why it failed."""
+        if ended == OK:
+            if self.failed_in_a_row or not self.closed:
+                self.on_success(now)
+        elif ended == CANCELLED or not CONSEQUENCES[FailureKind(ended)].trips:
+            self.on_abandoned(now)
+        else:
+            self.on_failure(now)
+
     def on_success(self, now: float) -> None:
         """A whole answer came. One that began before the breaker opened closes it too: the replica is alive."""
         self.failed_in_a_row, self.opened_at, self.probing, self.closed = 0, None, 0, True
@@ -53,5 +67,5 @@ class Breaker(msgspec.Struct):
             self.opened_at, self.closed = now, False
 
     def on_abandoned(self, now: float) -> None:
-        """We ended the call ourselves (the caller left, or a hedge won): says nothing about the replica."""
+        """It ended in a way that says nothing about the replica: the caller left, a hedge won, or they were at fault."""
         self.probing = max(0, self.probing - 1)

@@ -27,7 +27,6 @@ from penstock.resilience.attempts import (
     Woke,
 )
 from penstock.resilience.breaker import Breaker
-from penstock.resilience.failures import CONSEQUENCES
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.sim.world import World
 
@@ -128,13 +127,7 @@ class SimulatedRequest:
         self.live.discard(number)
         replica = self.tries[number][0]
         replica.ended(self.tokens)
-        breaker, now = self.fleet.breakers[replica.name], self.world.now
-        if ended == OK:
-            breaker.on_success(now)
-        elif ended == CANCELLED or not CONSEQUENCES[FailureKind(ended)].trips:
-            breaker.on_abandoned(now)
-        else:
-            breaker.on_failure(now)
+        self.fleet.breakers[replica.name].on_end(ended, self.world.now)
 
     def _finish(self, number: int) -> None:
         self._end(number, OK)
