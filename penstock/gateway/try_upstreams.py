@@ -49,9 +49,9 @@ class Try:
         self.started_at = now
         self.first_token_at: float | None = None
         self._ended = False
+        self.stream: Stream = plane.upstreams[replica.name].open(request, self)
         replica.started(self.tokens)
         plane.breakers[replica.name].on_start(now)
-        self.stream: Stream = plane.upstreams[replica.name].open(request, self)
         plane.balancer.sent(request, replica.name)
 
     def on_first_token(self) -> None:

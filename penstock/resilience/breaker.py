@@ -67,5 +67,5 @@ class Breaker(msgspec.Struct):
             self.opened_at, self.closed = now, False
 
     def on_abandoned(self, now: float) -> None:
-        """It ended in a way that says nothing about the replica: the caller left, a hedge won, or they were at fault."""
+        """It ended in a way that says nothing about the replica: the caller left or was at fault, or a hedge won."""
         self.probing = max(0, self.probing - 1)
