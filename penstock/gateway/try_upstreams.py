@@ -40,7 +40,7 @@ _WOKE: Final = Woke()
 class Try:
     """One attempt while it lives; the listener of its stream. `end` gives back everything it holds."""
 
-    __slots__ = ("_ended", "_owner", "first_token_at", "number", "replica", "started_at", "stream", "tokens")
+    __slots__ = ("_owner", "ended", "first_token_at", "number", "replica", "started_at", "stream", "tokens")
 
     def __init__(self, owner: TryUpstreams, number: int, replica: Replica, now: float) -> None:
         request, plane = owner.request, owner.plane
@@ -48,7 +48,7 @@ class Try:
         self.tokens = request.prompt_tokens + request.max_tokens
         self.started_at = now
         self.first_token_at: float | None = None
-        self._ended = False
+        self.ended = False
         self.stream: Stream = plane.upstreams[replica.name].open(request, self)
         replica.started(self.tokens)
         plane.breakers[replica.name].on_start(now)
@@ -68,9 +68,9 @@ class Try:
 
     def end(self, ended: FailureKind | str) -> Attempt | None:
         """ "ok", "cancelled", or why it failed. The first call counts, later ones do nothing."""
-        if self._ended:
+        if self.ended:
             return None
-        self._ended = True
+        self.ended = True
         self.stream.close()
         self.replica.ended(self.tokens)
         owner = self._owner
@@ -216,5 +216,6 @@ class TryUpstreams:
 
     def _end_all(self) -> None:
         for this in self._tries:
-            self.end(this, CANCELLED)
+            if not this.ended:
+                self.end(this, CANCELLED)
         self._tries.clear()  # they point back here: without the cycle nothing waits for the collector
