@@ -1,8 +1,8 @@
 """Tokens per CPU-second of the embedded engine, beside Hugging Face transformers: one request at a time, and padded
 batches.
 
-    python bench/engine.py --torch-python PATH          PATH is a Python with torch and transformers
-    python bench/engine.py                              without the comparison
+    python bench/peers.py transformers                  installs what to compare with, once
+    python bench/engine.py                              --torch-python PATH uses another Python that has transformers
     python bench/engine.py --model DIRECTORY | 100m     another model; 100m makes a random one of that size
 
 Every figure is one thread, in a process of its own: generated tokens by the CPU time of everything after loading. C
@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from peers import torch_python
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUESTS = {1: 3, 8: 24, 32: 64}
@@ -172,7 +174,7 @@ def main() -> int:
         print(json.dumps(told))
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch-python", help="a Python with torch and transformers")
+    parser.add_argument("--torch-python", default=torch_python(), help="a Python with torch and transformers")
     parser.add_argument("--model", default="tiny", help="a directory, a bundled model, or 100m")
     parser.add_argument("--dtypes", nargs="+", default=["bf16", "int8"])
     parser.add_argument("--kernels", default="auto")

@@ -595,7 +595,9 @@ def figures_text(results: Results, stacks: list[Stack], verdicts: list[Verdict],
         "",
         "A: short answers, 64 connections, closed loop. p50, p99: 1,000 requests per second, open loop. B5: 200 "
         "streams, 5 ms between events. L: a 107 KB body, 16 connections. C5000: 5,000 open streams at 10 events/s. "
-        "nginx only forwards; Penstock has keys, balancing, breakers, metrics and an access log on.",
+        "nginx only forwards; Penstock has keys, balancing, breakers, metrics and an access log on. TTFT is the first "
+        "event of any kind: Penstock keeps the opening one, which says only `assistant`, until a token follows, here "
+        "5 ms later.",
         "",
         table(results, stacks),
         "",

@@ -1,6 +1,7 @@
-"""Installs the gateways we compare with, each into a virtual environment of its own: `python bench/peers.py`.
+"""Installs what we compare with, each into a virtual environment of its own: `python bench/peers.py [NAME...]`.
 
-One that cannot be installed is reported and left out; `bench/gateway.py` then lists it as not measured.
+The gateways are what `bench/gateway.py` measures beside Penstock; `transformers` (with torch) is the reference of
+`bench/reference.py` and `bench/engine.py`. What cannot be installed is reported and left out of the tables.
 """
 
 from __future__ import annotations
@@ -12,13 +13,26 @@ from pathlib import Path
 
 PEERS_DIR = Path(__file__).parent / ".build" / "peers"
 
-# name -> what pip is asked for
-PEERS = {"vllm-router": "vllm-router", "sglang-router": "sglang-router", "litellm": "litellm[proxy]"}
+REQUIREMENTS = Path(__file__).parent.parent / "models" / "requirements.txt"
+
+# name -> what pip is asked for, and what it then brings
+PEERS = {
+    "vllm-router": (["vllm-router"], "vllm-router"),
+    "sglang-router": (["sglang-router"], "sglang-router"),
+    "litellm": (["litellm[proxy]"], "litellm"),
+    "transformers": (["--requirement", str(REQUIREMENTS)], "torchrun"),
+}
 
 
 def program(name: str) -> Path:
     """Where the peer's command is, installed or not."""
-    return PEERS_DIR / name / "bin" / name
+    return PEERS_DIR / name / "bin" / PEERS[name][1]
+
+
+def torch_python() -> str | None:
+    """A Python with torch and transformers, once it has been installed."""
+    python = PEERS_DIR / "transformers" / "bin" / "python"
+    return str(python) if program("transformers").exists() else None
 
 
 def version(name: str) -> str:
@@ -37,12 +51,12 @@ def install(name: str) -> str | None:
         return None
     directory = PEERS_DIR / name
     venv.create(directory, with_pip=True, clear=True)
-    command = [directory / "bin" / "pip", "install", "--quiet", "--prefer-binary", PEERS[name]]
+    command = [directory / "bin" / "pip", "install", "--quiet", "--prefer-binary", *PEERS[name][0]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         return "; ".join(lines[-2:]) or f"pip ended with {done.returncode}"
-    return None if program(name).exists() else f"{PEERS[name]} brings no command {name}"
+    return None if program(name).exists() else f"{name} brings no command {PEERS[name][1]}"
 
 
 def main() -> int:

@@ -1,8 +1,9 @@
 """Does the embedded engine compute what Hugging Face transformers computes? Random models of every supported kind,
 token for token.
 
-    python bench/reference.py --torch-python PATH     compare; PATH is a Python with torch and transformers
-    python bench/reference.py --torch-python PATH --record     and write tests/engine/fixtures
+    python bench/peers.py transformers     installs it, once
+    python bench/reference.py              compares; --torch-python PATH uses another Python that has transformers
+    python bench/reference.py --record     and writes tests/engine/fixtures
 
 float32 must give the same tokens. bf16 must be as close to float32 as transformers' own bf16 is; int8 within a stated
 bound. Closeness is measured with the reference's tokens given to both, so that one difference does not become many.
@@ -18,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from peers import torch_python
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "engine" / "fixtures"
@@ -206,7 +209,7 @@ def record(directory: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch-python", help="a Python with torch and transformers")
+    parser.add_argument("--torch-python", default=torch_python(), help="a Python with torch and transformers")
     parser.add_argument("--record", action="store_true", help="write tests/engine/fixtures")
     parser.add_argument("--transformers", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -214,7 +217,7 @@ def main() -> int:
         run_transformers(options.transformers)
         return 0
     if not options.torch_python:
-        print("Say which Python has torch and transformers: --torch-python PATH", file=sys.stderr)
+        print("There is nothing to compare with: `make bench-peers` installs transformers.", file=sys.stderr)
         return 2
     sys.path.insert(0, str(ROOT))
     from penstock.engine.random_model import RandomModel, write_random_model
