@@ -97,7 +97,10 @@ class Gateway:
             route = _route(plane, call.caller, request.model)
             plan = route.plan if request.stream else route.plain_plan
             call.tries = tries = TryUpstreams(plane, request, plan, route.pools, self._alarms, call.alarm, call.leases)
-            call.answer = answer = await tries.first_token()
+            tries.start()
+            while (answer := tries.answer()) is None:
+                await tries.news()
+            call.answer = answer
             call.status = 200  # from here on nothing is retried, and what breaks is told inside the answer
             plain = answer.stream.plain
             if plain is not None:

@@ -134,26 +134,42 @@ class TryUpstreams:
         self.records: tuple[Attempt, ...] = ()
         leases.hold(self._end_all)
 
-    async def first_token(self) -> Try:
-        """Try until one upstream has begun to answer. Raises `PenstockError` when none does."""
+    def start(self) -> None:
         plane, plan = self.plane, self._plan
         self._started_at = now = plane.clock.now()
         plane.budget.on_request()
-        self._open(0, now)
         # no later than the machine would say; waking early is harmless
         self._wake_at = min(now + (plan.hedge_after or plan.first_token_timeout), self.deadline)
-        while True:
-            if not self._inbox:
-                await self._next(now)
-                self._waiting = None
-                now = plane.clock.now()
-            self._alarm.mute()
-            if self._machine is None and isinstance(self._inbox[0], FirstToken):
+        self._open(0, now)
+
+    def news(self) -> asyncio.Future[None]:
+        """Done when something has happened that `answer` should look at."""
+        self._waiting = waiting = self._alarms.loop.create_future()
+        self._alarms.set(self._alarm, self._wake_at - self.plane.clock.now(), self._woke)
+        return waiting
+
+    def answer(self) -> Try | None:
+        """Look at what has happened: the attempt that has begun to answer, if any.
+
+        Raises `PenstockError` when nobody will.
+        """
+        self._waiting = None
+        inbox = self._inbox
+        if not inbox:
+            return None
+        self._alarm.mute()
+        machine, plane = self._machine, self.plane
+        if machine is None:
+            if isinstance(inbox[0], FirstToken):
                 return self._tries[0]
-            events, self._inbox = self._inbox, []
-            chosen = self._decide(events)
-            if chosen is not None:
-                return chosen
+            machine = self._machine = Attempts(self._plan, plane.budget, plane.rng, self.deadline)
+            machine.start(self._started_at)
+        chosen: Try | None = None
+        while inbox and not machine.done:
+            now = plane.clock.now()
+            for action in machine.on(inbox.pop(0), now):
+                chosen = self._act(action, now) or chosen
+        return chosen
 
     def tell(self, event: Event) -> None:
         self._inbox.append(event)
@@ -165,26 +181,8 @@ class TryUpstreams:
         if record is not None:
             self.records += (record,)
 
-    def _next(self, now: float) -> asyncio.Future[None]:
-        self._waiting = self._alarms.loop.create_future()
-        self._alarms.set(self._alarm, self._wake_at - now, self._woke)
-        return self._waiting
-
     def _woke(self) -> None:
         self.tell(_WOKE)
-
-    def _decide(self, events: list[Event]) -> Try | None:
-        machine, plane = self._machine, self.plane
-        if machine is None:
-            machine = self._machine = Attempts(self._plan, plane.budget, plane.rng, self.deadline)
-            machine.start(self._started_at)
-        chosen: Try | None = None
-        for event in events:
-            if not machine.done:
-                now = plane.clock.now()
-                for action in machine.on(event, now):
-                    chosen = self._act(action, now) or chosen
-        return chosen
 
     def _act(self, action: Action, now: float) -> Try | None:
         match action:
