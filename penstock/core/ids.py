@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 
 class RequestIds:
     """Makes ids such as `req_0j8x2m1k3_7fd09b2c41_1a`: start of this process, its entropy, a count.
@@ -23,6 +21,3 @@ class RequestIds:
     def next(self) -> str:
         self._count += 1
         return f"{self._prefix}{self._count:06x}"
-
-
-NextId = Callable[[], str]

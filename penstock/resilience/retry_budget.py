@@ -10,7 +10,7 @@ from __future__ import annotations
 class RetryBudget:
     """At most `ratio` extra attempts per request plus `per_second`, both averaged over `window` seconds."""
 
-    __slots__ = ("_at", "_credit", "_floor", "_per_second", "_ratio", "_window", "refused", "spent")
+    __slots__ = ("_at", "_credit", "_floor", "_per_second", "_ratio", "_window", "refused")
 
     def __init__(self, ratio: float = 0.2, per_second: float = 10.0, window: float = 10.0) -> None:
         assert ratio >= 0 and per_second >= 0 and window > 0
@@ -18,7 +18,6 @@ class RetryBudget:
         self._floor = per_second * window  # what may be spent at once in a quiet hour
         self._credit = 0.0  # deposits of requests, leaking away over `window`
         self._at = 0.0
-        self.spent = 0
         self.refused = 0
 
     def on_request(self) -> None:
@@ -36,7 +35,6 @@ class RetryBudget:
         else:
             self._floor -= 1.0 - self._credit
             self._credit = 0.0
-        self.spent += 1
         return True
 
     def _leak(self, now: float) -> None:
