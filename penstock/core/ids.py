@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class RequestIds:
-    """Makes ids such as `req_0j8x2m1k3_7fd09b2c41_1a`: start of this process, its entropy, a count.
+    """Makes ids such as `req_01a1f99a2fef29c6837feb000001`: start of this process, its entropy, a count.
 
     `entropy` is random and drawn once per process, because a `uuid4` per request costs more than everything else
     about it (1.1 us); the count makes ids of one process unique and ordered.
