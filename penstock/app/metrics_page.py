@@ -14,7 +14,6 @@ from typing import Final
 import msgspec
 
 from penstock.gateway.exchange import Exchange
-from penstock.telemetry.catalogue import CATALOGUE, Kind, Metric
 from penstock.telemetry.metrics import Series, Snapshot, merge
 from penstock.telemetry.prometheus import Exposition, negotiate
 
@@ -22,14 +21,7 @@ SUFFIX: Final = ".metrics"
 READ_WITHIN: Final = 1.0  # seconds, for all other workers together
 MAX_SNAPSHOT: Final = 64 * 1024 * 1024  # bytes
 
-UNREADABLE: Final = Metric(
-    "penstock_workers_unreadable",
-    Kind.GAUGE,
-    "",
-    (),
-    "Workers whose numbers are missing from this very answer, because they could not be read in time. 0 is well.",
-)
-_UNREADABLE_IS_LISTED: Final = any(metric.name == UNREADABLE.name for metric in CATALOGUE)
+UNREADABLE: Final = "penstock_workers_unreadable"
 
 ReadSnapshot = Callable[[], Snapshot]
 
@@ -39,8 +31,7 @@ class MetricsPage:
 
     def __init__(self, read: ReadSnapshot, *, directory: Path | None = None, own: str = "") -> None:
         self._read, self._directory, self._own = read, directory, own
-        self._catalogue = CATALOGUE if _UNREADABLE_IS_LISTED else (*CATALOGUE, UNREADABLE)
-        self._exposition = Exposition(self._catalogue)
+        self._exposition = Exposition()
 
     def answer(self, exchange: Exchange) -> None:
         self._respond(exchange, self._read())
@@ -49,7 +40,7 @@ class MetricsPage:
         assert self._directory is not None, "there are no others"
         snapshots, unreadable = await read_all(self._directory, skip=self._own)
         merged = merge([self._read(), *snapshots])
-        merged.series[UNREADABLE.name] = (Series((), unreadable),)
+        merged.series[UNREADABLE] = (Series((), unreadable),)
         self._respond(exchange, merged)
 
     def _respond(self, exchange: Exchange, snapshot: Snapshot) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from penstock.config.spec import PlaneSpec, ReplicaSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
-from penstock.upstreams.base import Call, Transport, host_of
+from penstock.upstreams.base import Call, Transport
 
 TICK: Final = 0.25  # seconds; a replica that is new is asked within so long
 TIMEOUT: Final = 2.0  # seconds for an answer
@@ -64,9 +64,10 @@ class Question:
     def __init__(self, health: Health, replica: Replica, place: ReplicaSpec, transport: Transport) -> None:
         self._health, self._replica = health, replica
         health.asked = self
-        head = f"GET {place.health_path} HTTP/1.1\r\nhost: {host_of(place.origin)}\r\nuser-agent: penstock\r\n"
+        path = f"{place.health_path}".encode("ascii")
+        head = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: penstock\r\n" % (path, transport.host)
         self._timer = asyncio.get_running_loop().call_later(TIMEOUT, self._answered, False)
-        self._call: Call = transport.send(head.encode("ascii"), b"", b"", self)
+        self._call: Call = transport.send(head, b"", b"", self)
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._health.learned(self._replica, well=status < 500)

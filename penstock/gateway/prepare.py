@@ -18,7 +18,7 @@ from penstock.core.request import Caller
 from penstock.gateway.plane import Plane, Route
 from penstock.resilience.breaker import Breaker, BreakerRule
 from penstock.resilience.retry_budget import RetryBudget
-from penstock.upstreams.base import Transport, Upstream, host_of
+from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.openai import OpenAIUpstream
 
 
@@ -133,7 +133,6 @@ class Preparer:
             upstream = OpenAIUpstream(
                 transport,
                 self._parts.clock,
-                host=host_of(place.origin),
                 base_path=place.base_path,
                 served=deployment.served,
                 secret=secret,

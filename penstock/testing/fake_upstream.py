@@ -101,6 +101,7 @@ class FakeTransport:
 
     def __init__(self, name: str, script: Script, opened: list[str]) -> None:
         self.name, self.script, self._opened = name, script, opened
+        self.host = name.encode("ascii")
         self.bodies: list[bytes] = []
         self.calls: list[FakeCall] = []
         self.closed = False

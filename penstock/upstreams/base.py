@@ -8,16 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from penstock.core.errors import UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Request, Usage
-
-
-def host_of(origin: str) -> str:
-    """The Host header for an origin such as `http://host:port` or `unix:/path`; credentials in it are left out."""
-    return "localhost" if origin.startswith("unix:") else urlsplit(origin).netloc.rpartition("@")[2]
 
 
 class Listener(Protocol):
@@ -94,6 +88,8 @@ class Transport(Protocol):
     `receiver` has `on_head(status, headers)`, `on_data(data, ended)` and `on_failure(error)`, none of which is called
     from inside `send`.
     """
+
+    host: bytes  # the value of the Host header for its origin
 
     def send(self, prefix: bytes, extra: bytes, body: bytes, receiver: Any) -> Call: ...
 

@@ -31,11 +31,13 @@ class OpenAIUpstream:
     __slots__ = ("_clock", "_prefixes", "_served", "_transport")
 
     def __init__(
-        self, transport: Transport, clock: Clock, *, host: str, base_path: str, served: str | None, secret: str | None
+        self, transport: Transport, clock: Clock, *, base_path: str, served: str | None, secret: str | None
     ) -> None:
         self._transport, self._clock = transport, clock
         self._served = None if served is None else msgspec.Raw(msgspec.json.encode(served))
-        headers = f"host: {host}\r\ncontent-type: application/json\r\nuser-agent: penstock\r\n"
+        headers = (
+            f"host: {transport.host.decode('ascii')}\r\ncontent-type: application/json\r\nuser-agent: penstock\r\n"
+        )
         if secret is not None:
             if any(ord(c) < 33 or ord(c) > 126 for c in secret):
                 raise ValueError("a credential must be printable ASCII without spaces")

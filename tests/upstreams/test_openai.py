@@ -15,6 +15,8 @@ from tests.worlds import PLAIN, STREAM, request
 class Transport:
     """Keeps the receiver, so that the test can be the network."""
 
+    host = b"up:1"
+
     def __init__(self):
         self.closed = 0
 
@@ -48,7 +50,7 @@ class Caller:
 
 def opened(body=STREAM, **more):
     transport, caller = Transport(), Caller()
-    options = {"host": "up:1", "base_path": "/v1", "served": "served", "secret": "sk-1"} | more
+    options = {"base_path": "/v1", "served": "served", "secret": "sk-1"} | more
     stream = OpenAIUpstream(transport, ManualClock(), **options).open(request(body), caller)
     return transport, caller, stream
 
