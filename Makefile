@@ -7,10 +7,11 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 PORT ?= 8080
+FUZZ_SECONDS ?= 600
 IN := .venv/bin/python
 SOURCES := penstock tests scripts bench models examples setup.py
 
-.PHONY: help setup demo test check fix cover docs bench .engine .dev
+.PHONY: help setup demo test check fix cover docs wall fuzz bench .engine .dev
 
 help: ## this list
 	@echo "Penstock: the production LLM serving platform that one engineer can hold in their head."
@@ -44,6 +45,13 @@ cover: .dev ## which lines no test runs, per file; a browsable report in .covera
 
 docs: .dev ## write the generated pages anew (docs/cli.md from --help)
 	@$(IN) scripts/write_docs.py
+
+wall: .dev ## the fault wall: every way an upstream can break, and what callers are told (docs/faults.md)
+	@$(IN) -m penstock.testing.faults
+
+fuzz: .dev ## ten minutes of coverage-guided fuzzing of the wire (FUZZ_SECONDS=...); what it finds is in tests/fuzz/findings
+	@$(IN) -c "import atheris" 2>/dev/null || $(IN) -m pip install -q -e '.[fuzz]'
+	@$(IN) tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
 bench: bench-gateway ## what the gateway costs, beside nginx and, after `make bench-peers`, other gateways
 

@@ -21,19 +21,22 @@ def request(body=STREAM, now=0.0):
     return openai_chat.parse(body, id="r1", endpoint=Endpoint.CHAT, caller=ANYONE, now=now)
 
 
-def spec(replicas, plan=PLAN, **more):
-    """`replicas` by deployment."""
+def spec(replicas, plan=PLAN, on_disconnect="cancel", deployment=None, **more):
+    """`replicas` by deployment; `deployment` are more options of each."""
     return PlaneSpec(
         version=1,
         config_hash="test",
-        models=(ModelSpec("chat", plan),),
+        models=(ModelSpec("chat", plan, on_disconnect),),
         deployments=tuple(
-            DeploymentSpec(name, "served", tuple(ReplicaSpec(r, f"http://{r}", health_path=None) for r in members))
+            DeploymentSpec(
+                name,
+                "served",
+                tuple(ReplicaSpec(r, f"http://{r}", health_path=None) for r in members),
+                **(deployment or {}),
+            )
             for name, members in replicas.items()
         ),
-        keys=(),
-        insecure_dev=True,
-        **more,
+        **({"keys": (), "insecure_dev": True} | more),
     )
 
 

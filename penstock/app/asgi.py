@@ -87,6 +87,7 @@ class GatewayApp(AsgiApp):
                 max_body_bytes=n_bytes(server.max_body),
                 drain_seconds=seconds(server.drain),
                 access_log=server.access_log,
+                responses_file=config.responses.file or "",
             ),
             group=group,
             clock=SystemClock(),

@@ -156,13 +156,14 @@ class House:
             wanted = await self._engines.prepare(config)
             self._engines.adopt(wanted)
             spec = compile_plane(config, 1, self._engines.origins(), insecure_dev=insecure_dev)
-            tls = config.server.tls
+            tls, kept = config.server.tls, config.responses.file
             worker_options = WorkerOptions(
                 max_body_bytes=n_bytes(config.server.max_body),
                 drain_seconds=seconds(config.server.drain),
                 access_log=config.server.access_log,
                 certificate="" if tls is None else str(self._source.beside(tls.certificate)),
                 private_key="" if tls is None else str(self._source.beside(tls.key)),
+                responses_file="" if kept is None else str(self._source.beside(kept)),
             )
             if self._options.workers > 1:
                 self._workers = Workers(

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import importlib.util
+import logging  # noqa: TID251  only to silence a library
 import os
 from collections.abc import Callable
 from random import Random
@@ -29,6 +30,12 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     import uvloop
 
     return uvloop.new_event_loop
+
+
+def quiet_libraries() -> None:
+    """python-multipart logs every malformed form: callers must not be able to write to our terminal."""
+    logging.getLogger("python_multipart").addHandler(logging.NullHandler())
+    logging.getLogger("python_multipart").propagate = False
 
 
 def settle_memory() -> None:

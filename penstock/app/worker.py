@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
+from penstock.app.errors import StartError
 from penstock.app.listen import tls_context
 from penstock.app.log_writer import LogWriter
 from penstock.app.metrics_page import MetricsPage
+from penstock.app.system import quiet_libraries
 from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
 from penstock.control.prober import Prober
 from penstock.core.clock import Clock
+from penstock.core.fleet import Replica
 from penstock.core.ids import RequestIds
 from penstock.core.outcome import Outcome
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.plane import Plane
 from penstock.gateway.prepare import Parts, Preparer
 from penstock.gateway.serve import Gateway
+from penstock.gateway.stored_responses import StoredResponses
 from penstock.http.client import Pool
-from penstock.http.options import ClientOptions, ServerOptions
+from penstock.http.fetch import Fetcher
+from penstock.http.options import ClientOptions, FetchOptions, ServerOptions
 from penstock.http.server import Server
 from penstock.http.wheel import Wheel
 from penstock.resilience.breaker import Phase
+from penstock.stores.base import Responses
+from penstock.stores.memory import MemoryResponses
+from penstock.stores.sqlite import SqliteResponses
 from penstock.telemetry.access_log import AccessLog
 from penstock.telemetry.fold import RequestMetrics
 from penstock.telemetry.metrics import Labels, Registry, Snapshot
 from penstock.upstreams.base import Transport
+from penstock.upstreams.credentials import Authorization
 from penstock.wire.errors import protocol_body
 
 FIRST_CHECKS_WITHIN: Final = 2.0  # seconds
@@ -42,7 +52,8 @@ _PHASES: Final[Mapping[Phase, float]] = {Phase.CLOSED: 0, Phase.HALF_OPEN: 1, Ph
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What does not change while a worker lives; a reload cannot change it. `access_log` as in the configuration.
 
-    `certificate` and `private_key` are paths of PEM files; "" for plain http.
+    `certificate` and `private_key` are paths of PEM files; "" for plain http. `responses_file` is the SQLite file that
+    keeps stored responses; "" for memory, or for several workers a file that is gone with them.
     """
 
     max_body_bytes: int
@@ -50,6 +61,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     access_log: str
     certificate: str = ""
     private_key: str = ""
+    responses_file: str = ""
 
 
 class Worker:
@@ -73,6 +85,7 @@ class Worker:
         name: str = "",
     ) -> None:
         """Raises `PrepareError` for a spec that cannot be served, `StartError` for a log that cannot be written."""
+        quiet_libraries()
         loop = asyncio.get_running_loop()
         wheel = Wheel(loop)
 
@@ -83,7 +96,13 @@ class Worker:
         self.options = options
         self._tls = tls_context(options.certificate, options.private_key) if options.certificate else None
         self._group, self._tell = group, tell
-        self._preparer = Preparer(Parts(clock=clock, rng=rng, secret=secret, transport=transport))
+
+        def fetcher(spec: PlaneSpec) -> Fetcher:
+            hosts = tuple(host.removeprefix("*") for host in spec.images_hosts)
+            limits = FetchOptions(hosts=hosts, max_bytes=spec.images_max_bytes, timeout=spec.images_timeout)
+            return Fetcher(loop, options=limits)
+
+        self._preparer = Preparer(Parts(clock=clock, rng=rng, secret=secret, transport=transport, fetcher=fetcher))
         plane, swapped = self._preparer.prepare(spec, None)
         self._prepared: tuple[Plane, Callable[[], None]] | None = None
         registry = Registry()
@@ -96,11 +115,13 @@ class Worker:
             dropped = registry.counter("penstock_access_log_dropped_total").labels()
             self._log = AccessLog(self._writer.write, dropped=dropped)
         self._page = MetricsPage(registry.snapshot, directory=directory, own=name)
+        self._responses = _responses(options.responses_file, directory)
         self.gateway = Gateway(
             plane,
             ids=RequestIds(clock.wall(), entropy),
             on_outcome=self._on_outcome if self._log is not None else self._metrics.on_outcome,
             pages={b"/metrics": self._page.answer},
+            stored=StoredResponses(self._responses, clock),
         )
         swapped()
         self._metrics.serves(plane.routes)
@@ -118,6 +139,7 @@ class Worker:
     async def listen(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to serve at sockets that are bound. The first checks of the replicas begin too."""
         self._background = [self._group.create_task(self.prober.run()), self._group.create_task(self._flush())]
+        self._authorize(self.gateway.plane)
         for bound in sockets:
             await self.server.start(sock=bound, ssl=self._tls)
 
@@ -146,6 +168,22 @@ class Worker:
         self._metrics.serves(plane.routes)
         self.gateway.plane = plane
         swapped()
+        self._authorize(plane)
+
+    def _authorize(self, plane: Plane) -> None:
+        """Fetch the credentials that have to be fetched; their replicas are ready once that is done."""
+
+        async def fetch(replica: Replica, authorization: Authorization) -> None:
+            try:
+                await authorization.prepare()
+                replica.ready = True
+            except LookupError as error:
+                self._tell(f"deployments.{replica.deployment}: {error.args[0]} Its replica is not used.")
+
+        self._background = [task for task in self._background if not task.done()]
+        for replica in plane.replicas():
+            if replica.name in plane.renewed and not replica.ready:
+                self._background.append(self._group.create_task(fetch(replica, plane.renewed[replica.name])))
 
     def snapshot(self) -> Snapshot:
         return self._registry.snapshot()
@@ -166,6 +204,7 @@ class Worker:
         for task in self._background:
             task.cancel()
         self._preparer.close()
+        self._responses.close()
         if self._log is not None and self._writer is not None:
             self._log.flush()
             self._writer.close()
@@ -217,6 +256,17 @@ class Worker:
             "penstock_breaker_phase",
             each(lambda plane, name, i: _PHASES[plane.breakers[plane.pools[name][i].name].phase(clock.now())]),
         )
+
+
+def _responses(file: str, directory: Path | None) -> Responses:
+    """Raises `StartError`. `directory` is shared by the workers and gone with them."""
+    if not file and directory is None:
+        return MemoryResponses()
+    path = Path(file) if file else cast(Path, directory) / "responses.db"
+    try:
+        return SqliteResponses(path)
+    except sqlite3.Error as error:
+        raise StartError(f"responses.file: {path} cannot be used ({error}).") from None
 
 
 def _looked_at(plane: Plane, model: str) -> list[str]:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Final, Protocol
 
 from penstock.balancing.prefix_index import PrefixIndex
+from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.fleet import ReplicaView
 from penstock.core.request import Request
 
@@ -106,6 +107,13 @@ class Balancer:
                 if rng.random() * ties < 1.0:  # each of n equals with probability 1/n
                     best = place
         return best, again
+
+
+def nobody_may(pools: Sequence[Sequence[ReplicaView]], now: float) -> UpstreamError:
+    """Why no replica was picked: their rate limits, where those alone are in the way."""
+    wait = wait_for_any(pools, now)
+    limited = wait > 0 and any(replica.rate_limited for pool in pools for replica in pool if replica.ready)
+    return UpstreamError(FailureKind.RATE_LIMITED if limited else FailureKind.NO_REPLICA, retry_after=wait or None)
 
 
 def wait_for_any(pools: Sequence[Sequence[ReplicaView]], now: float) -> float:

@@ -6,7 +6,7 @@ import ipaddress
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -103,28 +103,54 @@ def _model(model: Model) -> str:
     times = model.timeouts
     hedge = f", a second one beside it after {model.hedge_after} of silence" if model.hedge_after else ""
     tries = "1 attempt" if model.max_attempts == 1 else f"at most {model.max_attempts} attempts"
+    left = "; read to its end when the caller leaves" if model.on_disconnect == "drain" else ""
     return (
         f"{', then '.join(model.deployments)}; {tries}{hedge}; "
-        f"first token within {times.first_token}, all within {times.total}"
+        f"first token within {times.first_token}, all within {times.total}{left}"
     )
 
 
 def _deployment(deployment: Deployment) -> str:
+    from penstock.config.places import engine_addresses, place_of
+
     asked_for = f"; asked for as {deployment.served}" if deployment.served else "; asked for by the caller's own name"
+    place = place_of(deployment)
+    lost = ", ".join(["everything"] if deployment.lose == "all" else deployment.lose)
+    loses = f"; may leave out {lost} where its dialect has no word for it" if lost else ""
     if deployment.model is not None:
         n = deployment.replicas or 1
         processes = "1 process" if n == 1 else f"{n} processes"
-        return f"the embedded engine with {deployment.model}, in {processes} that Penstock starts and watches"
+        return f"the embedded engine with {deployment.model}, in {processes} that Penstock starts and watches{loses}"
     if deployment.provider is not None:
-        key = f"; key from {deployment.key}" if deployment.key else "; no key"
-        return f"provider {deployment.provider}{asked_for}{key}"
-    engines = (deployment.engine,) if isinstance(deployment.engine, str) else deployment.engine or ()
-    probe = "; not probed" if deployment.health == "off" else f"; probed at {deployment.health or '/health'}"
-    return f"{'engine' if len(engines) == 1 else f'{len(engines)} engines'} at {', '.join(engines)}{asked_for}{probe}"
+        where = deployment.endpoint or deployment.region
+        of = f" of project {deployment.project}" if deployment.project else ""
+        platform = {"sigv4": "AWS's own credentials", "google": "Google's application default credentials"}
+        key = f"key from {deployment.key}" if deployment.key else platform.get(place.auth, "no key")
+        at = f" at {where}" if where else ""
+        return f"provider {deployment.provider}{at}{of}, asked in {_DIALECTS[place.dialect]}{asked_for}; {key}{loses}"
+    engines = engine_addresses(deployment)
+    what = f"{deployment.software} " if deployment.software else ""
+    health = deployment.health or place.health
+    spoken = f", asked in {_DIALECTS[place.dialect]}" if deployment.speaks else ""
+    probe = "not probed" if health == "off" else f"probed at {health}"
+    many = f"{what}engine" if len(engines) == 1 else f"{len(engines)} {what}engines"
+    return f"{many} at {', '.join(engines)}{spoken}{asked_for}; {probe}{loses}"
+
+
+_DIALECTS: Final = {
+    "openai": "OpenAI's dialect",
+    "anthropic": "Anthropic's dialect",
+    "converse": "Bedrock's Converse",
+    "invoke": "Anthropic's dialect through Bedrock's InvokeModel",
+    "gemini": "Gemini's dialect",
+    "vertex-anthropic": "Anthropic's dialect through Vertex",
+}
 
 
 def _switches(config: Config) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """What is on and what is off, each with the option that decides it."""
+    from penstock.config.units import seconds
+
     on = [("metrics", "GET /metrics, for Prometheus")]
     off: list[tuple[str, str]] = []
 
@@ -139,9 +165,16 @@ def _switches(config: Config) -> tuple[list[tuple[str, str]], list[tuple[str, st
     decide("failover", bool(spread), f"for {', '.join(spread)}", "name a second deployment under models.*.deployments")
     hedging = [name for name, model in config.models.items() if model.hedge_after is not None]
     decide("hedging", bool(hedging), f"for {', '.join(hedging)}", "models.*.hedge_after")
+    going_on = [f"{name} ({model.on_cut})" for name, model in config.models.items() if model.on_cut != "error"]
+    decide("going on", bool(going_on), f"after a broken stream, for {', '.join(going_on)}", "models.*.on_cut")
     on.append(("breakers", "; ".join(sorted({_breaker(one) for one in config.deployments.values()}))))
     probed = [name for name, one in config.deployments.items() if one.provider is None and one.health != "off"]
     decide("health checks", bool(probed), f"of {', '.join(probed)}", "only engines are probed")
+    kept, images = config.responses, config.images
+    keeps = kept.max > 0 and seconds(kept.retention) > 0
+    decide("responses", keeps, f"kept for {kept.retention}, at most {kept.max:,}", "responses.retention, responses.max")
+    hosts = ", ".join(images.hosts) or "public addresses"
+    decide("images by URL", images.fetch == "allow", f"fetched from {hosts}, to {images.max_bytes}", "images.fetch")
     decide("keys", bool(config.keys), "callers must show one", "`penstock key create` makes one")
     return on, off
 

@@ -22,6 +22,7 @@ from penstock.cli.config import config
 from penstock.cli.engine import engine
 from penstock.cli.init import init
 from penstock.cli.key import key
+from penstock.cli.migrate import migrate
 from penstock.cli.serve import serve
 
 OK: Final = 0
@@ -49,7 +50,7 @@ def penstock() -> None:
     """
 
 
-for command in (serve, engine, chat, check, init, key, config):
+for command in (serve, engine, chat, check, init, key, config, migrate):
     penstock.add_command(command)
 
 

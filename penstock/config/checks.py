@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from penstock.config import addresses
+from penstock.config.places import dated, engine_addresses
+from penstock.config.presets import SOFTWARE
 from penstock.config.problems import nearest
-from penstock.config.providers import PROVIDERS
+from penstock.config.providers import OPTIONS_OF_PROVIDERS, PROVIDERS
 from penstock.config.schema import KINDS, OPTIONS_OF_EMBEDDED, OPTIONS_OF_ENGINE, Config, Deployment, Key, Model
 from penstock.config.units import n_bytes, seconds
+from penstock.core.request import Endpoint
 
 Path: TypeAlias = tuple[str, ...]
 Found: TypeAlias = tuple[Path, str]
@@ -30,6 +33,12 @@ def check(config: Config, named: Named) -> Iterator[Found]:
         yield ("server", "drain"), "must not be longer than 1h"
     if not 1024 <= n_bytes(config.server.max_body) <= 2**30:
         yield ("server", "max_body"), "must be from 1KiB to 1GiB"
+    if not 1024 <= n_bytes(config.images.max_bytes) <= 2**30:
+        yield ("images", "max_bytes"), "must be from 1KiB to 1GiB"
+    if not 0 < seconds(config.images.timeout) <= 300:
+        yield ("images", "timeout"), "must be longer than 0s and at most 5m"
+    if config.images.hosts and config.images.fetch == "refuse":
+        yield ("images", "hosts"), "has no meaning while nothing is fetched: add `fetch: allow`, or remove it"
 
 
 def _model(path: Path, model: Model, config: Config, named: Named) -> Iterator[Found]:
@@ -47,6 +56,14 @@ def _model(path: Path, model: Model, config: Config, named: Named) -> Iterator[F
             yield (*path, "timeouts", option), "must be longer than 0s"
     if model.hedge_after is not None and seconds(model.hedge_after) <= 0:
         yield (*path, "hedge_after"), "must be longer than 0s; leave it out for no hedging"
+    if model.on_cut == "continue":
+        known = [config.deployments[name] for name in model.deployments if name in config.deployments]
+        if known and all(deployment.provider is not None for deployment in known):
+            yield (
+                (*path, "on_cut"),
+                "`continue` needs a deployment with `engine` or `model`: no provider goes on from tokens; "
+                "write `prefix` or `error`",
+            )
 
 
 def _deployment(path: Path, deployment: Deployment, named: Named) -> Iterator[Found]:
@@ -68,6 +85,7 @@ def _deployment(path: Path, deployment: Deployment, named: Named) -> Iterator[Fo
             for option in options:
                 if kind != owner and getattr(deployment, option) is not None:
                     yield (*path, option), f"belongs to a deployment with `{owner}`, and this one has `{kind}`"
+        yield from _of_providers(path, kind, deployment)
     if kind == "engine":
         yield from _engine(path, deployment)
     elif kind == "provider":
@@ -83,6 +101,9 @@ def _deployment(path: Path, deployment: Deployment, named: Named) -> Iterator[Fo
 
 
 def _engine(path: Path, deployment: Deployment) -> Iterator[Found]:
+    software = deployment.software
+    if deployment.speaks == "anthropic" and software is not None and Endpoint.MESSAGES not in SOFTWARE[software].native:
+        yield (*path, "speaks"), f"`{software}` does not speak anthropic; remove it, or `software`"
     many = isinstance(deployment.engine, tuple)
     seen: set[addresses.Address] = set()
     for i, text in enumerate(engine_addresses(deployment)):
@@ -97,10 +118,40 @@ def _engine(path: Path, deployment: Deployment) -> Iterator[Found]:
         seen.add(address)
 
 
+def _of_providers(path: Path, kind: str, deployment: Deployment) -> Iterator[Found]:
+    """Options that only some providers have, and the dialect, which is ours to choose only where nothing decides it."""
+    name = deployment.provider or ""
+    by_address = kind == "engine" or name.startswith(("http://", "https://"))
+    if not by_address and name not in PROVIDERS and kind == "provider":
+        return  # what belongs to an unknown provider is unknown too
+    if deployment.speaks is not None and not by_address:
+        yield (
+            (*path, "speaks"),
+            f"belongs to an address (`engine`, or `provider: https://...`), and this is {_this(kind, name)}",
+        )
+    speaks_anthropic = by_address and (deployment.speaks == "anthropic" or deployment.software is not None)
+    allowed = ("beta",) if speaks_anthropic else () if by_address or kind == "model" else PROVIDERS[name].options
+    for option in OPTIONS_OF_PROVIDERS:
+        if getattr(deployment, option) is None or option in allowed:
+            continue
+        owners = [f"`provider: {one}`" for one, provider in PROVIDERS.items() if option in provider.options]
+        if option == "beta":
+            owners.append("`speaks: anthropic`")
+        yield (*path, option), f"belongs to {_any_of(owners)}, and this is {_this(kind, name)}"
+
+
+def _this(kind: str, name: str) -> str:
+    return f"`provider: {name[:64]}`" if kind == "provider" else f"a deployment with `{kind}`"
+
+
+def _any_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def _provider(path: Path, deployment: Deployment, named: Named) -> Iterator[Found]:
     name = deployment.provider
     assert name is not None
-    variable = "NAME"
+    variable, needs_key = "NAME", True
     if name.startswith("http://"):
         yield (
             (*path, "provider"),
@@ -118,15 +169,43 @@ def _provider(path: Path, deployment: Deployment, named: Named) -> Iterator[Foun
             "for others write the https:// address of the API",
         )
     else:
-        variable = PROVIDERS[name].usual_key
-    if not named((*path, "key")):
+        variable, needs_key = PROVIDERS[name].usual_key, PROVIDERS[name].key_needed
+        for option in PROVIDERS[name].needs:
+            if not named((*path, option)):
+                yield path, f"needs `{option}` for `provider: {name}`: {_NEEDED_FOR[option]}"
+        yield from _cloud(path, deployment)
+    if needs_key and not named((*path, "key")):
         yield path, f"needs a key for the provider, by reference: add `key: env:{variable}` or `key: file:/path`"
 
 
-def engine_addresses(deployment: Deployment) -> tuple[str, ...]:
-    if deployment.engine is None:
-        return ()
-    return deployment.engine if isinstance(deployment.engine, tuple) else (deployment.engine,)
+_NEEDED_FOR: Final = {
+    "endpoint": "the address of your resource, such as https://NAME.openai.azure.com",
+    "region": "where the model is, such as us-east-1 (AWS), us-central1 or global (Google)",
+    "project": "the id of the project that pays",
+    "served": "the publisher's own name of the model; the address follows from it",
+}
+
+
+def _cloud(path: Path, deployment: Deployment) -> Iterator[Found]:
+    if deployment.endpoint is not None:
+        try:
+            address = addresses.parse(deployment.endpoint, "")
+        except ValueError as error:
+            yield (*path, "endpoint"), str(error)
+        else:
+            if address.base_path:
+                yield (*path, "endpoint"), f"must end with the host, without {address.base_path[:64]}"
+            elif not address.encrypted and not _on_this_machine(address.origin):
+                yield (*path, "endpoint"), "must be https://: it gets your key"
+    if deployment.provider == "azure" and dated(deployment) and deployment.served is None:
+        yield path, "needs `served` beside `api_version`: a dated API has the name of Azure's deployment in its path"
+    served = deployment.served or "arn:"  # an ARN may stand for any model
+    if deployment.api == "invoke" and not served.startswith("arn:") and "anthropic." not in served:
+        yield (*path, "api"), "`invoke` is for Claude only: every other family has a body of its own; write `converse`"
+
+
+def _on_this_machine(origin: str) -> bool:
+    return origin.startswith(("http://127.", "http://localhost:", "http://[::1]", "unix:"))
 
 
 def _keys(keys: tuple[Key, ...], config: Config, named: Named) -> Iterator[Found]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
-from penstock.config import addresses
-from penstock.config.checks import engine_addresses
-from penstock.config.providers import PROVIDERS
+from penstock.config.places import Place, place_of
 from penstock.config.schema import Config, Deployment, Model
 from penstock.config.spec import DeploymentSpec, KeySpec, ModelSpec, PlaneSpec, ReplicaSpec
-from penstock.config.units import seconds
+from penstock.config.units import n_bytes, seconds
 from penstock.core.plan import Plan
 
 
@@ -27,13 +26,21 @@ def compile_plane(
     return PlaneSpec(
         version=version,
         config_hash=config_hash(config),
-        models=tuple(ModelSpec(name, _plan(model)) for name, model in config.models.items()),
+        models=tuple(
+            ModelSpec(name, _plan(model), model.on_disconnect, model.on_cut) for name, model in config.models.items()
+        ),
         deployments=tuple(
             _deployment(name, deployment, engines.get(name, ())) for name, deployment in config.deployments.items()
         ),
         keys=tuple(KeySpec(key.id, key.sha256, key.tenant, key.models) for key in config.keys),
         insecure_dev=insecure_dev,
         max_in_flight=config.server.max_in_flight,
+        responses_retention=seconds(config.responses.retention),
+        responses_max=config.responses.max,
+        images_fetch=config.images.fetch == "allow",
+        images_max_bytes=n_bytes(config.images.max_bytes),
+        images_timeout=seconds(config.images.timeout),
+        images_hosts=tuple(host.lower() for host in config.images.hosts),
     )
 
 
@@ -59,15 +66,34 @@ def _plan(model: Model) -> Plan:
 
 
 def _deployment(name: str, deployment: Deployment, origins: tuple[str, ...]) -> DeploymentSpec:
+    place = place_of(deployment)
     return DeploymentSpec(
         name=name,
         served=served_name(deployment),
-        replicas=tuple(_replicas(name, deployment, origins)),
+        replicas=tuple(_replicas(name, deployment, place, origins)),
         credential=deployment.key,
         connect_timeout=seconds(deployment.connect_timeout),
         breaker_failures=deployment.breaker.failures,
         breaker_open_for=seconds(deployment.breaker.open_for),
+        dialect=place.dialect,
+        auth=place.auth,
+        native=place.native,
+        quirks=place.quirks,
+        lose=_names(deployment.lose),
+        beta=place.beta if deployment.beta is None else _names(deployment.beta),
+        inline_media=deployment.provider is None or place.dialect in _CANNOT_FETCH,
+        region=deployment.region,
+        project=deployment.project,
+        api_version=deployment.api_version,
     )
+
+
+# Bedrock and Vertex take pictures only in the request, or from their own company's storage
+_CANNOT_FETCH: Final = frozenset({"converse", "invoke", "gemini", "vertex-anthropic"})
+
+
+def _names(given: tuple[str, ...] | str) -> tuple[str, ...]:
+    return ("*",) if given == "all" else tuple(given)
 
 
 def served_name(deployment: Deployment) -> str | None:
@@ -77,20 +103,11 @@ def served_name(deployment: Deployment) -> str | None:
     return deployment.served
 
 
-def _replicas(name: str, deployment: Deployment, origins: tuple[str, ...]) -> list[ReplicaSpec]:
-    if deployment.provider is not None:
-        known = PROVIDERS.get(deployment.provider)
-        address = (
-            addresses.Address(known.origin, known.base_path)
-            if known is not None
-            else addresses.parse(deployment.provider)
-        )
-        return [ReplicaSpec(f"{name}/0", address.origin, address.base_path, health_path=None)]
+def _replicas(name: str, deployment: Deployment, place: Place, origins: tuple[str, ...]) -> list[ReplicaSpec]:
     if deployment.model is not None:
         return [ReplicaSpec(f"{name}/{i}", origin) for i, origin in enumerate(origins)]
-    health = deployment.health or "/health"
-    found = [addresses.parse(text) for text in engine_addresses(deployment)]
+    health = deployment.health or place.health
     return [
         ReplicaSpec(f"{name}/{i}", address.origin, address.base_path, None if health == "off" else health)
-        for i, address in enumerate(found)
+        for i, address in enumerate(place.addresses)
     ]

@@ -13,6 +13,12 @@ MAX_SHOWN: Final = 120  # characters of a value
 _OF_THE_WHOLE: Final = (
     "insecure_dev",
     "max_in_flight",
+    "responses_retention",
+    "responses_max",
+    "images_fetch",
+    "images_max_bytes",
+    "images_timeout",
+    "images_hosts",
     "retry_budget_ratio",
     "retry_budget_per_second",
     "probe_interval",

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from penstock.config.providers import PROVIDERS
 from penstock.config.secrets import SecretReference
+from penstock.config.spec import OnCut, OnDisconnect
 from penstock.config.units import Duration, Size
 
 
@@ -69,6 +70,51 @@ UpstreamPath = Annotated[
         extra={"expected": "a path such as /health, or off"},
     ),
 ]
+Region = Annotated[
+    str,
+    Meta(
+        # it becomes part of a host's name
+        pattern=r"^[a-z][a-z0-9]{0,31}(-[a-z0-9]{1,31}){0,4}$",
+        examples=["us-east-1", "europe-west4", "global"],
+        extra={"expected": "a region such as us-east-1, europe-west4 or global"},
+    ),
+]
+Project = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9.:-]{0,61}[a-z0-9])?$",
+        extra={"expected": "a project's id or number, such as my-project-123"},
+    ),
+]
+ApiVersion = Annotated[
+    str,
+    Meta(
+        pattern=r"^(preview|[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?)$",
+        extra={"expected": "a date such as 2024-10-21 or 2025-04-01-preview, or `preview`"},
+    ),
+]
+FieldName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$",
+        extra={"expected": "the name of a field of a request, such as logit_bias"},
+    ),
+]
+Flag = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        extra={"expected": "a feature flag such as context-1m-2025-08-07"},
+    ),
+]
+HostPattern = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$",
+        max_length=253,
+        extra={"expected": "a host such as images.example.com, or *.example.com for all below it"},
+    ),
+]
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
@@ -99,6 +145,20 @@ class Model(_Options, frozen=True):
             "Without a first token for so long, a second attempt starts beside the first; the slower one is cancelled."
         ),
     ] = None
+    on_disconnect: Annotated[
+        OnDisconnect,
+        says(
+            "What becomes of an answer whose caller left: `cancel` stops the upstream; `drain` reads on for a while, "
+            "so that what the provider bills anyway is counted as it was."
+        ),
+    ] = "cancel"
+    on_cut: Annotated[
+        OnCut,
+        says(
+            "What becomes of a stream that breaks after its first token: an `error` event; `continue`, where a replica "
+            "of the same engine can go on exactly; or `prefix`, where another deployment goes on from the text so far."
+        ),
+    ] = "error"
 
 
 class Breaker(_Options, frozen=True):
@@ -116,7 +176,7 @@ class Deployment(_Options, frozen=True):
         says("Addresses of engines that you run (vLLM, SGLang, llama.cpp, Ollama, TGI): one replica each, and alike."),
     ] = None
     provider: Annotated[
-        Text | None, says("A company that answers: a known name, or the https address of an OpenAI-compatible API.")
+        Text | None, says("A company that answers: a known name, or the https address of an API like theirs.")
     ] = None
     model: Annotated[
         Text | None,
@@ -132,10 +192,52 @@ class Deployment(_Options, frozen=True):
     ] = None
     connect_timeout: Annotated[Duration, says("For a connection to be made. At most 5m.")] = "5s"
     breaker: Breaker = msgspec.field(default_factory=Breaker)
+    lose: Annotated[
+        Annotated[tuple[FieldName, ...], Meta(max_length=64)] | Literal["all"],
+        says(
+            "Fields of a request that may be left out when this upstream's dialect has no word for them, or `all`; the "
+            "caller is told. Without it such a request is refused by the field's name."
+        ),
+    ] = ()
 
+    software: Annotated[
+        Literal["vllm", "sglang", "tgi", "llama.cpp", "ollama", "tensorrt-llm", "penstock"] | None,
+        says("Engines only: what runs there, and so what it can do. Without it, only what every such engine can."),
+    ] = None
+    speaks: Annotated[
+        Literal["openai", "anthropic"] | None,
+        says("Engines and providers by address: the dialect (default openai)."),
+    ] = None
     health: Annotated[
         UpstreamPath | None,
-        says("Engines only: the path that answers 200 while the engine is well (default /health), or `off`."),
+        says(
+            "Engines only: the path that answers 200 while the engine is well, or `off`. The default follows from "
+            "`software`, else /health."
+        ),
+    ] = None
+
+    endpoint: Annotated[
+        Text | None,
+        says(
+            "The address of the service: for azure https://NAME.openai.azure.com; for bedrock and vertex where it is "
+            "not the public one."
+        ),
+    ] = None
+    api_version: Annotated[
+        ApiVersion | None, says("Azure only: a dated version of its API. Without it the v1 API, which has none.")
+    ] = None
+    region: Annotated[Region | None, says("Bedrock and vertex: where the model is.")] = None
+    project: Annotated[Project | None, says("Vertex only: the project that pays.")] = None
+    api: Annotated[
+        Literal["converse", "invoke"] | None,
+        says("Bedrock only: the operation to call, `converse` (default) or, for Claude, `invoke`."),
+    ] = None
+    beta: Annotated[
+        Annotated[tuple[Flag, ...], Meta(max_length=64)] | Literal["all"] | None,
+        says(
+            "Claude only: the anthropic-beta flags that callers may use; others are left out. The default is `all`, "
+            "and none for bedrock and vertex, which refuse a request for one that they do not know."
+        ),
     ] = None
 
     replicas: Annotated[
@@ -154,7 +256,7 @@ class Deployment(_Options, frozen=True):
 
 
 KINDS: Final = ("engine", "provider", "model")
-OPTIONS_OF_ENGINE: Final = ("health",)
+OPTIONS_OF_ENGINE: Final = ("software", "health")
 OPTIONS_OF_REPLICA: Final = (
     "threads",
     "dtype",
@@ -202,6 +304,34 @@ class Server(_Options, frozen=True):
     ] = "stderr"
 
 
+class Responses(_Options, frozen=True):
+    """Responses (`/v1/responses`) that are kept, so that callers can fetch and continue them."""
+
+    file: Annotated[
+        Text | None, says("Where: a SQLite file, relative to this file. Without it they are gone when Penstock stops.")
+    ] = None
+
+    retention: Annotated[Duration, says("How long each is kept. `0s` keeps none.")] = "30d"
+    max: Annotated[int, Meta(ge=0, le=10_000_000), says("How many are kept; the oldest go first. 0 keeps none.")] = (
+        10_000
+    )
+
+
+class Images(_Options, frozen=True):
+    """Images that callers name by URL. No engine is ever asked to fetch one."""
+
+    fetch: Annotated[
+        Literal["refuse", "allow"],
+        says("`allow`: Penstock fetches them, from public addresses only, and sends the bytes on."),
+    ] = "refuse"
+    max_bytes: Annotated[Size, says("Of one image. From 1KiB to 1GiB.")] = "20MiB"
+    timeout: Annotated[Duration, says("Of one image, all redirects together. At most 5m.")] = "10s"
+    hosts: Annotated[
+        Annotated[tuple[HostPattern, ...], Meta(max_length=256)],
+        says("The hosts that may be fetched from, `*.example.com` for all below one. Without it, all public ones."),
+    ] = ()
+
+
 class Config(_Options, frozen=True):
     """The whole file."""
 
@@ -220,6 +350,8 @@ class Config(_Options, frozen=True):
         says("Without keys, anybody on this machine may call, and the server listens on loopback only."),
     ] = ()
     server: Server = msgspec.field(default_factory=Server)
+    responses: Responses = msgspec.field(default_factory=Responses)
+    images: Images = msgspec.field(default_factory=Images)
 
 
 def json_schema() -> dict[str, Any]:

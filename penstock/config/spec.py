@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import msgspec
 
+from penstock.config.providers import COMPATIBLE, Auth, Dialect, Quirk
 from penstock.core.plan import Plan
+from penstock.core.request import Endpoint
+
+OnDisconnect: TypeAlias = Literal["cancel", "drain"]
+OnCut: TypeAlias = Literal["error", "continue", "prefix"]
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True):
-    """`origin` is `http://host:port`, `https://host` or `unix:/path`; `base_path` comes before `/chat/completions`."""
+    """`origin` is `http://host:port`, `https://host` or `unix:/path`; `base_path` comes before what the dialect asks
+    for: `/chat/completions`, `/messages`, `/model/{id}/converse`, `/models/{id}:generateContent`."""
 
     name: str  # unique in the plane: "local/0"
     origin: str
@@ -24,11 +32,23 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     connect_timeout: float = 5.0  # seconds
     breaker_failures: int = 5  # in a row, to open
     breaker_open_for: float = 10.0  # seconds before it is asked again
+    dialect: Dialect = "openai"
+    auth: Auth = "bearer"
+    native: tuple[Endpoint, ...] = COMPATIBLE  # what it answers itself; what else it answers is translated
+    quirks: tuple[Quirk, ...] = ()
+    lose: tuple[str, ...] = ()  # fields of the caller's dialect that may be left out; ("*",): all
+    beta: tuple[str, ...] = ()  # anthropic-beta flags that callers may send on; ("*",): all
+    inline_media: bool = False  # pictures by URL must be put into the request: nobody there may or can fetch them
+    region: str | None = None
+    project: str | None = None
+    api_version: str | None = None  # goes into the query
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
     name: str
     plan: Plan
+    on_disconnect: OnDisconnect = "cancel"
+    on_cut: OnCut = "error"
 
 
 class KeySpec(msgspec.Struct, frozen=True):
@@ -46,6 +66,12 @@ class PlaneSpec(msgspec.Struct, frozen=True):
     keys: tuple[KeySpec, ...]
     insecure_dev: bool = False  # no keys asked for; the server then listens on loopback only
     max_in_flight: int = 20_000  # requests inside one worker; more are told 503 at once
+    responses_retention: float = 30 * 86_400.0  # seconds that a stored response is kept
+    responses_max: int = 10_000  # stored responses; the oldest go first
+    images_fetch: bool = False  # whether images by URL are fetched for upstreams that would fetch them themselves
+    images_max_bytes: int = 20 * 2**20
+    images_timeout: float = 10.0  # seconds, of one image
+    images_hosts: tuple[str, ...] = ()  # () : any public host
     retry_budget_ratio: float = 0.2  # retries and hedges per request, on average
     retry_budget_per_second: float = 10.0  # and this many always
     probe_interval: float = 2.0  # seconds between health checks of a replica

@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-DURATION_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)$"
+DURATION_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)$"
 SIZE_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?(B|KB|MB|GB|KiB|MiB|GiB)$"
 
-SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 BYTES: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 Duration = Annotated[
@@ -46,5 +46,5 @@ def n_bytes(text: str) -> int:
 def _split(text: str, pattern: str) -> tuple[str, str]:
     if re.search(pattern, text) is None or text.endswith("\n"):
         raise ValueError(f"not a number with a unit: {text!r}")
-    number = text.rstrip("BKMGihms")
+    number = text.rstrip("BKMGidhms")
     return number, text[len(number) :]

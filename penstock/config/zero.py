@@ -1,4 +1,5 @@
-"""The file that a start without a file means: `penstock serve tiny`, `openai/gpt-5-mini`, `http://10.0.0.4:8000`.
+"""The file that a start without a file means: `penstock serve tiny`, `openai/gpt-5-mini`, `http://10.0.0.4:8000`,
+`bedrock/us-east-1/anthropic.claude-...`.
 
 The result is text, so that `penstock init` can write it down and a person can go on from there.
 """
@@ -66,6 +67,8 @@ def _read(text: str, served: Sequence[str]) -> list[_Target]:
     company, slash, model = target.partition("/")
     if slash:
         provider = PROVIDERS.get(company)
+        if provider is not None and company in _WAYS:
+            return [_in_a_cloud(company, model, given)]
         if provider is None or not model:
             raise TargetError(
                 f"`{target}` is neither a provider's model nor an address.{nearest(company, PROVIDERS)} "
@@ -77,6 +80,30 @@ def _read(text: str, served: Sequence[str]) -> list[_Target]:
     if not _name(target) or _name(target) != target:
         raise TargetError(f"`{target}` is not a target: name {_EXAMPLES}")
     return [_Target(given or target, target, {"model": target})]
+
+
+_WAYS = {
+    "azure": ("RESOURCE", "DEPLOYMENT"),
+    "bedrock": ("REGION", "MODEL"),
+    "vertex": ("PROJECT", "REGION", "MODEL"),
+}
+"""What stands behind the company's name where its address does not follow from it; the last may have `/` in it."""
+
+
+def _in_a_cloud(company: str, rest: str, given: str | None) -> _Target:
+    way = _WAYS[company]
+    parts = rest.split("/", len(way) - 1)
+    if len(parts) != len(way) or not all(parts):
+        raise TargetError(f"`{company}/{rest}` needs its whole way: {company}/{'/'.join(way)}")
+    model = parts[-1]
+    options: dict[str, Any] = {"provider": company, "served": model}
+    if company == "azure":
+        options["endpoint"] = f"https://{parts[0]}.openai.azure.com"
+    else:
+        options |= {name.lower(): part for name, part in zip(way[:-1], parts[:-1], strict=True)}
+    if PROVIDERS[company].key_needed:
+        options["key"] = f"env:{PROVIDERS[company].usual_key}"
+    return _Target(given or model, company, options)
 
 
 def _engine(target: str, given: str | None, served: Sequence[str]) -> list[_Target]:

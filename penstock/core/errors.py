@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import msgspec
+
 
 class FailureKind(StrEnum):
     """Why one attempt failed. What follows from it (retry, breaker, status) is one table: `resilience.failures`."""
@@ -14,6 +16,7 @@ class FailureKind(StrEnum):
     IDLE_TIMEOUT = "idle_timeout"  # began to answer, then nothing that means anything for too long
     TOTAL_TIMEOUT = "total_timeout"
     RATE_LIMITED = "rate_limited"  # 429: this replica or credential has had enough
+    QUOTA = "quota"  # 402, or a 429 that says so: our account there is out of money, not out of breath
     OVERLOADED = "overloaded"  # 503, 529
     SERVER_ERROR = "server_error"  # any other 5xx, or an error event inside a 200
     NETWORK = "network"  # the connection broke
@@ -22,13 +25,25 @@ class FailureKind(StrEnum):
     AUTH = "auth"  # 401, 403: our credential, never the caller's
     MISCONFIGURED = "misconfigured"  # 404 and the like: the upstream does not know the path or the model
     REJECTED = "rejected"  # the caller's request is at fault: 400, 413, 422
+    CONTEXT_LENGTH = "context_length"  # likewise: longer than this model can read
+    CONTENT_POLICY = "content_policy"  # likewise: the provider will not answer this
     NO_REPLICA = "no_replica"  # nothing ready, or every breaker open
+
+
+class Said(msgspec.Struct, frozen=True, gc=False):
+    """An upstream's own words about the caller's request: the four fields of OpenAI's error object, and nothing else
+    that it may have added."""
+
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
 
 
 class UpstreamError(Exception):
     """One attempt failed. Stays inside the gateway; callers see a `PenstockError`.
 
-    `body` is what the upstream said, only for `REJECTED`, where it speaks of the caller's own request.
+    `said` only where the failure speaks of the caller's own request (`REJECTED`, `CONTEXT_LENGTH`, `CONTENT_POLICY`).
     """
 
     def __init__(
@@ -38,14 +53,14 @@ class UpstreamError(Exception):
         *,
         retry_after: float | None = None,
         status: int = 0,
-        body: bytes = b"",
+        said: Said | None = None,
     ) -> None:
         super().__init__(f"{kind}: {detail}" if detail else str(kind))
         self.kind = kind
         self.detail = detail
         self.retry_after = retry_after  # seconds
         self.status = status
-        self.body = body
+        self.said = said
 
 
 class PenstockError(Exception):
@@ -66,6 +81,17 @@ class BadRequest(PenstockError):
     status, code, type = 400, "invalid_request", "invalid_request_error"
 
 
+class Untranslatable(BadRequest):
+    """The caller's dialect can say something that the upstream's cannot. `field` is the caller's own name for it."""
+
+    code = "unsupported_across_dialects"
+
+    def __init__(self, field: str, why: str = "") -> None:
+        reason = f": {why}" if why else ""
+        super().__init__(f'unsupported_across_dialects: "{field}" cannot be said to this model{reason}.', param=field)
+        self.field = field
+
+
 class Unauthorized(PenstockError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
 
@@ -80,6 +106,12 @@ class NotFound(PenstockError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class NotServed(BadRequest):
+    """The model exists, but nobody who serves it has this endpoint."""
+
+    code = "unsupported_endpoint"
 
 
 class MethodNotAllowed(PenstockError):
@@ -104,12 +136,37 @@ class UpstreamFailed(PenstockError):
 
 
 class Rejected(PenstockError):
-    """The upstream found the request itself at fault; `body` is its own error body, passed on in the same dialect."""
+    """The upstream found the request itself at fault; `said` is what it said, told in the caller's dialect."""
 
     type = "invalid_request_error"
     code = "rejected_by_upstream"
 
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__("the model server rejected the request")
+    def __init__(self, status: int, said: Said | None, *, code: str | None = None, message: str | None = None) -> None:
+        super().__init__(
+            said.message if said is not None else message or "The model server rejected the request.",
+            param=None if said is None else said.param,
+        )
         self.status = status
-        self.body = body
+        self.said = said
+        if code is not None:
+            self.code = code
+
+
+def kind_of_status(status: int) -> FailureKind:
+    """What an HTTP status other than 200 from an upstream means to us."""
+    match status:
+        case 401 | 403:
+            return FailureKind.AUTH
+        case 402:
+            return FailureKind.QUOTA
+        case 404 | 405 | 410:
+            return FailureKind.MISCONFIGURED
+        case 408 | 409 | 425:
+            return FailureKind.SERVER_ERROR
+        case 429:
+            return FailureKind.RATE_LIMITED
+        case 503 | 529:
+            return FailureKind.OVERLOADED
+    if 400 <= status < 500:
+        return FailureKind.REJECTED
+    return FailureKind.SERVER_ERROR if status >= 500 else FailureKind.BAD_PAYLOAD

@@ -39,6 +39,11 @@ class ReplicaView(Protocol):
         """It asked to be left alone until then (Retry-After). Clock.now() seconds."""
         ...
 
+    @property
+    def rate_limited(self) -> bool:
+        """That is because it said 429."""
+        ...
+
 
 class Replica(msgspec.Struct):
     """One addressable process or endpoint of a deployment."""
@@ -51,6 +56,7 @@ class Replica(msgspec.Struct):
     waiting: int = 0
     kv_used: float = 0.0
     cool_until: float = 0.0
+    rate_limited: bool = False  # that is why it cools
 
     def started(self, tokens: int) -> None:
         self.inflight += 1
@@ -61,5 +67,7 @@ class Replica(msgspec.Struct):
         self.inflight_tokens -= tokens
         assert self.inflight >= 0, f"{self.name}: more ends than starts"
 
-    def cool(self, until: float) -> None:
+    def cool(self, until: float, *, rate_limited: bool) -> None:
+        """Leave it alone until then (Clock.now() seconds), and remember whether that is because it said 429."""
         self.cool_until = max(self.cool_until, until)
+        self.rate_limited = rate_limited

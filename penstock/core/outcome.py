@@ -12,6 +12,8 @@ from penstock.core.request import Usage
 
 class UsageSource(StrEnum):
     PROVIDER = "provider"  # counted by whoever answered
+    PROVIDER_PARTIAL = "provider_partial"  # likewise, but the answer ended before the last count
+    TOKENIZER = "tokenizer"  # counted by us with the model's own tokenizer
     ESTIMATE = "estimate"  # ours, from bytes: the answer ended before the upstream had counted
     NONE = "none"  # nothing was generated
 

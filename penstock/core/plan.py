@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from penstock.core.errors import FailureKind
@@ -18,6 +20,9 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     hedge_after: float | None = None  # without a first token, a second attempt starts beside the first
     backoff_base: float = 0.05
     backoff_cap: float = 2.0
+    max_wait: float = 2.0  # for a replica that asked to be left alone; longer, and the caller is told when to come back
+    drain: bool = False  # when the caller leaves, let the answer run to its end, for providers that bill it anyway
+    on_cut: Literal["error", "continue", "prefix"] = "error"  # when a committed stream breaks
 
     def for_plain(self) -> Plan:
         """The same for answers that are not streamed: their first token is their whole, so only the total counts."""

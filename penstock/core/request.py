@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import inf
 
 import msgspec
 
 
 class Endpoint(StrEnum):
+    """The APIs that reach a model. The value is its name in logs and metrics."""
+
     CHAT = "chat.completions"
     COMPLETION = "completions"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    EMBEDDING = "embeddings"
+    MODERATION = "moderations"
+    RERANK = "rerank"
+    SPEECH = "audio.speech"
+    TRANSCRIPTION = "audio.transcriptions"
+    TRANSLATION = "audio.translations"
+    IMAGE = "images.generations"
+    IMAGE_EDIT = "images.edits"
+    IMAGE_VARIATION = "images.variations"
+    COUNT_TOKENS = "messages.count_tokens"
+    INPUT_TOKENS = "responses.input_tokens"
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
@@ -41,11 +59,30 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     prefix_hashes: tuple[int, ...]  # one per block of prompt, each covering everything before it
     fields: dict[str, msgspec.Raw]
     received_at: float  # Clock.now() seconds
+    deadline: float = inf  # likewise; the caller's own, from `x-request-timeout`
+    betas: tuple[str, ...] = ()  # Anthropic's feature flags, as the caller sent them
+    version: str = ""  # Anthropic's API version, likewise
+    follows: str | None = None  # the stored response that it goes on from, whose turns are in `fields` by now
+    form: bytes = b""  # the body of a multipart request (audio, images), which has no `fields`
+    content_type: bytes = b""  # its type, with the boundary
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Tokens as the upstream counted them. `cached_tokens` are part of `prompt_tokens`."""
+    """Tokens as the upstream counted them: two totals, and parts of them that may have prices of their own.
+
+    The classes that are priced are disjoint: `input_tokens`, `cached_tokens`, `cache_write_tokens` (of which
+    `cache_write_1h_tokens` are kept for an hour) make up `prompt_tokens`; `reasoning_tokens` are part of
+    `completion_tokens`. Providers count differently: their dialects' modules bring them to this form.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """Those of the prompt that were neither read from a cache nor written to one."""
+        return max(0, self.prompt_tokens - self.cached_tokens - self.cache_write_tokens)

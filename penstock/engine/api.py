@@ -7,7 +7,7 @@ default value. Fields that only describe the caller are accepted and ignored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -95,6 +95,14 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     cache_salt: str | None = None
     """As in vLLM: requests with different salts never share cached prefixes."""
+    return_token_ids: bool | None = None
+    """As in vLLM: each choice carries, as `token_ids`, the tokens it was made from. In a stream, every token up to an
+    event is in it or before it, those without text too; the last text comes in one event with why it ended."""
+    resume_token_ids: list[int] | None = None
+    """The first tokens of this very answer, from a stream with `return_token_ids` that broke: the answer goes on after
+    them. Nothing of them is sent again; limits, stop strings, penalties and seeded sampling go on as if nothing had
+    happened, and `usage` counts the whole answer. Exact, to the bit of the logits, on any replica of the same model,
+    dtype and compiled kernels; a temperature needs a `seed`, or the end is drawn anew."""
 
 
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
@@ -121,7 +129,8 @@ class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Count(msgspec.Struct, frozen=True):
-    """Tokens of one answer; `cached` are those of the prompt that were not computed again."""
+    """Tokens of one answer; `cached` are those of the prompt that were not computed again. `completion` is the whole
+    answer, what was resumed included."""
 
     prompt: int
     completion: int
@@ -342,14 +351,19 @@ class Answer:
         created: int,
         include_usage: bool,
         token_text: TokenText,
+        return_token_ids: bool = False,
+        resumed: Sequence[int] = (),
     ) -> None:
+        """`resumed`: tokens of the answer that were told before."""
         self._chat = kind == "chat"
         self._token_text = token_text
         self._id = f"chatcmpl-{id}" if self._chat else f"cmpl-{id}"
         self._model = model
         self._created = created
         self._include_usage = include_usage
-        self._text_offset = 0
+        self._text_offset = sum(len(token_text(token)[0]) for token in resumed)
+        self._return_token_ids = return_token_ids
+        self._untold: list[int] = []  # tokens that no event has carried yet
         kind_of_event = "chat.completion.chunk" if self._chat else "text_completion"
         head = {"id": self._id, "object": kind_of_event, "created": created, "model": model}
         # The same for every event, so it is encoded once: an event costs a few string joins.
@@ -365,6 +379,8 @@ class Answer:
 
     def event(self, piece: Piece) -> bytes:
         """The events of one piece: its text when there is any, and how it finished."""
+        if self._return_token_ids:
+            return self._event_with_tokens(piece)
         events = b""
         logprobs = self._logprobs(piece.tokens)
         if piece.text or logprobs is not None:
@@ -381,6 +397,22 @@ class Answer:
             events += self._head + shape % msgspec.json.encode(piece.finish) + self._tail
         return events
 
+    def _event_with_tokens(self, piece: Piece) -> bytes:
+        """One event, so that whoever has the tokens has exactly the text that they stand for."""
+        self._untold += [part.token for part in piece.tokens]
+        logprobs = self._logprobs(piece.tokens)
+        if not piece.text and logprobs is None and piece.finish is None:
+            return b""
+        choice: dict[str, Any] = {"index": 0}
+        if self._chat:
+            choice["delta"] = {"content": piece.text} if piece.text else {}
+        else:
+            choice["text"] = piece.text
+        choice |= {"logprobs": logprobs, "finish_reason": piece.finish, "token_ids": self._untold}
+        event = self._head + msgspec.json.encode(choice) + self._tail
+        self._untold = []
+        return event
+
     def last_event(self, count: Count) -> bytes:
         """What a stream ends with."""
         if not self._include_usage:
@@ -395,6 +427,8 @@ class Answer:
         else:
             choice["text"] = piece.text
         choice |= {"logprobs": self._logprobs(piece.tokens), "finish_reason": piece.finish}
+        if self._return_token_ids:
+            choice["token_ids"] = [part.token for part in piece.tokens]
         return msgspec.json.encode(
             {
                 "id": self._id,

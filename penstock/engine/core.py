@@ -23,9 +23,9 @@ from penstock.core.clock import Clock
 from penstock.engine.checkpoint import Floats
 from penstock.engine.forward import Forward, make_batch
 from penstock.engine.measures import Measures
-from penstock.engine.sampling import Logprobs, Sampler, SamplingParams
-from penstock.engine.stop_strings import StopStrings
-from penstock.engine.tokenizer import TextStream, Tokenizer
+from penstock.engine.progress import Progress
+from penstock.engine.sampling import Logprobs, SamplingParams
+from penstock.engine.tokenizer import Tokenizer
 
 # The scheduler checks itself when it runs out of work, once in so many times: the check costs about a step.
 IDLE_TIMES_PER_CHECK = 100
@@ -62,9 +62,12 @@ class Generation:
     awaiting.
     """
 
-    def __init__(self, core: EngineCore, sequence: Sequence, params: SamplingParams, streams: bool, now: float) -> None:
+    def __init__(
+        self, core: EngineCore, sequence: Sequence, params: SamplingParams, resumed: int, streams: bool, now: float
+    ) -> None:
         self.sequence = sequence
         self.params = params
+        self.resumed = resumed  # tokens of the answer that were generated elsewhere; the sequence's prompt ends in them
         self.streams = streams
         self.submitted_at = now
         self.ended = False
@@ -74,11 +77,17 @@ class Generation:
 
     @property
     def prompt_tokens(self) -> int:
-        return self.sequence.prompt_length
+        return self.sequence.prompt_length - self.resumed
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of the whole answer, the resumed ones included."""
+        return self.resumed + self.sequence.generated
 
     @property
     def cached_tokens(self) -> int:
-        return self.sequence.cached
+        """Prompt tokens that were not computed again."""
+        return min(self.sequence.cached, self.prompt_tokens)
 
     async def read(self) -> Piece | None:
         """Everything since the last read, at least one token of it; None at the end. Raises `EngineFailed`.
@@ -130,13 +139,11 @@ class _Message(NamedTuple):
 class _Answer:
     """An answer as the engine's thread sees it."""
 
-    __slots__ = ("first_token_at", "generation", "pending", "sampler", "shown", "stops", "text")
+    __slots__ = ("first_token_at", "generation", "pending", "progress", "shown")
 
-    def __init__(self, generation: Generation, text: TextStream) -> None:
+    def __init__(self, generation: Generation, progress: Progress) -> None:
         self.generation = generation
-        self.sampler = Sampler(generation.params)
-        self.text = text
-        self.stops = StopStrings(generation.params.stop)
+        self.progress = progress
         self.first_token_at = 0.0
         self.shown: list[str] = []
         self.pending: list[TokenPart] = []
@@ -204,10 +211,20 @@ class EngineCore:
         return self._scheduler.stats()
 
     def submit(
-        self, id: str, prompt: list[int], params: SamplingParams, *, salt: bytes = b"", streams: bool = True
+        self,
+        id: str,
+        prompt: list[int],
+        params: SamplingParams,
+        *,
+        resume: list[int] | None = None,
+        salt: bytes = b"",
+        streams: bool = True,
     ) -> Generation:
         """Start an answer. Raises `EngineBusy` when too many wait, `TooLong` for what the KV cache cannot hold,
         `EngineFailed` when the engine is down.
+
+        `resume`: the first tokens of the answer, at most `max_tokens`, of which somebody has heard already. They are
+        computed like the prompt, and what comes is what would have come after them.
         """
         if self.failure is not None or self._stopping:
             raise EngineFailed(self.failure or "the engine is stopping")
@@ -218,9 +235,9 @@ class EngineCore:
         if self.active >= self._options.max_seqs + self._options.max_waiting:
             self.measures.refused += 1
             raise EngineBusy(self.waiting)
-        generation = Generation(
-            self, new_sequence(id, prompt, params.max_tokens, salt), params, streams, self._clock.now()
-        )
+        known = resume or []
+        sequence = new_sequence(id, prompt + known, params.max_tokens - len(known), salt)
+        generation = Generation(self, sequence, params, len(known), streams, self._clock.now())
         self._n_submitted += 1
         self._inbox.put(_Message(generation, abort=False))
         return generation
@@ -261,8 +278,18 @@ class EngineCore:
             elif generation.ended:  # let go of before it was taken up
                 self._count_end("abort")
             else:
-                self._answers[sequence.id] = _Answer(generation, self._tokenizer.stream())
-                self._scheduler.add(sequence)
+                self._begin(generation)
+
+    def _begin(self, generation: Generation) -> None:
+        sequence = generation.sequence
+        progress = Progress(generation.params, self._tokenizer.stream(), self._eos)
+        progress.take_over(sequence.tokens[generation.prompt_tokens :])
+        if progress.finish is not None:  # all but its end had been said
+            self._count_end(progress.finish)
+            self._tell([(generation, Piece("", [], progress.finish, None))])
+            return
+        self._answers[sequence.id] = _Answer(generation, progress)
+        self._scheduler.add(sequence)
 
     def _step(self) -> None:
         began = self._clock.now()
@@ -292,14 +319,13 @@ class EngineCore:
             if best[row] < 0 or answer.generation.params.only_best:
                 parts.append(TokenPart(best[row], None))
             else:
-                parts.append(TokenPart(*answer.sampler.choose(logits[row])))
+                parts.append(TokenPart(*answer.progress.sampler.choose(logits[row])))
         return parts
 
     def _advance(self, answer: _Answer, part: TokenPart, now: float) -> Piece | None:
         """Add one token to an answer; what the caller should hear of it now."""
         generation = answer.generation
-        sequence, params = generation.sequence, generation.params
-        if sequence.generated == 1:
+        if generation.sequence.generated == 1:
             answer.first_token_at = now
             self.measures.ttft.record(now - generation.submitted_at)
         if part.token < 0:
@@ -308,16 +334,9 @@ class EngineCore:
             self._scheduler.forget_prefixes()
             return piece
         answer.pending.append(part)
-        finish: str | None = None
-        stopped = part.token in params.stop_token_ids or (part.token in self._eos and not params.ignore_eos)
-        if not stopped:
-            answer.shown.append(answer.stops.feed(answer.text.push(part.token)))
-        if stopped or answer.stops.found is not None:
-            finish = "stop"
-        elif sequence.generated >= params.max_tokens:
-            finish = "length"
-        if finish is not None:
-            return self._end(answer, finish, now)
+        answer.shown.append(answer.progress.push(part.token))
+        if answer.progress.finish is not None:
+            return self._end(answer, answer.progress.finish, now)
         if not generation.streams:
             return None
         return self._collect(answer, None)
@@ -325,9 +344,6 @@ class EngineCore:
     def _end(self, answer: _Answer, finish: str, now: float, failure: str | None = None) -> Piece:
         generation = answer.generation
         sequence = generation.sequence
-        if answer.stops.found is None:
-            answer.shown.append(answer.stops.feed(answer.text.finish()))
-            answer.shown.append(answer.stops.finish())
         self._scheduler.end(sequence)
         del self._answers[sequence.id]
         if sequence.generated > 1:

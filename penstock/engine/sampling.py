@@ -61,16 +61,18 @@ class Logprobs(NamedTuple):
 
 
 class Sampler:
-    """The random numbers and token counts of one sequence. Its n-th token depends on nothing but seed, logits and n.
+    """The random numbers and token counts of one sequence. Its n-th token depends on nothing but the parameters, the
+    tokens before it, its logits, and the n-th number of its seed.
 
-    So an answer is the same alone, in a batch, and after preemption.
+    So an answer is the same alone, in a batch, after preemption, and when another replica goes on with it.
     """
 
-    __slots__ = ("_counts", "_params", "_rng")
+    __slots__ = ("_bits", "_counts", "_params", "_rng")
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
-        self._rng = np.random.Generator(np.random.PCG64(params.seed)) if params.temperature > 0 else None
+        self._bits = np.random.PCG64(params.seed) if params.temperature > 0 else None
+        self._rng = np.random.Generator(self._bits) if self._bits is not None else None
         self._counts: Counter[int] = Counter()
 
     def choose(self, logits: Floats) -> tuple[int, Logprobs | None]:
@@ -79,6 +81,12 @@ class Sampler:
         token = int(adjusted.argmax()) if self._rng is None else self._draw(adjusted, self._rng.random())
         self._counts[token] += 1
         return token, None if self._params.logprobs is None else self._logprobs(logits, token)
+
+    def skip(self, token: int) -> None:
+        """As if `token` had just been chosen."""
+        if self._bits is not None:
+            self._bits.advance(1)  # one draw of 64 bits is what a choice takes
+        self._counts[token] += 1
 
     def _adjust(self, logits: Floats) -> Floats:
         params = self._params

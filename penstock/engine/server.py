@@ -181,6 +181,13 @@ class EngineServer:
             vocab_size=self._model.config.vocab_size,
             seed=self._rng.getrandbits(64),
         )
+        resume = request.resume_token_ids or []
+        self._check_tokens(resume, "resume_token_ids")
+        if len(resume) > params.max_tokens:
+            raise BadRequest(
+                f"resume_token_ids has {len(resume)} tokens, more than the {params.max_tokens} of the whole answer",
+                param="resume_token_ids",
+            )
         id = f"{self._rng.getrandbits(96):024x}"
         answer = Answer(
             "chat" if isinstance(request, ChatRequest) else "completion",
@@ -189,11 +196,13 @@ class EngineServer:
             created=int(self._clock.wall()),
             include_usage=request.stream_options is not None and request.stream_options.include_usage,
             token_text=self._model.tokenizer.token_text,
+            return_token_ids=bool(request.return_token_ids),
+            resumed=resume,
         )
         salt = (exchange.header(SALT_HEADER) or b"") + b"\n" + (request.cache_salt or "").encode()
         streams = bool(request.stream)
         try:
-            generation = self._core.submit(id, prompt, params, salt=salt, streams=streams)
+            generation = self._core.submit(id, prompt, params, resume=resume, salt=salt, streams=streams)
         except EngineBusy as busy:
             raise Busy(str(busy), retry_after=RETRY_AFTER_SECONDS) from None
         except EngineFailed as failure:
@@ -280,8 +289,9 @@ async def _first(generation: Generation) -> Piece:
 
 
 def _count(generation: Generation) -> Count:
-    sequence = generation.sequence
-    return Count(prompt=sequence.prompt_length, completion=sequence.generated, cached=sequence.cached)
+    return Count(
+        prompt=generation.prompt_tokens, completion=generation.completion_tokens, cached=generation.cached_tokens
+    )
 
 
 def _refuse(exchange: Exchange, error: PenstockError) -> None:

@@ -15,6 +15,7 @@ class Exchange(Protocol):
 
     method: bytes
     path: bytes
+    query: bytes  # without "?"
     body: bytes
     flow: Flow | None  # told when the caller reads slowly
 
@@ -36,6 +37,10 @@ class Exchange(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def finish(self, data: bytes = b"") -> None: ...
+
+    def abort(self) -> None:
+        """Close the connection in mid-answer, so that the caller can see that it was cut."""
+        ...
 
     def forget(self) -> None:
         """The request's headers and body are not needed any more: a long answer should not hold them."""

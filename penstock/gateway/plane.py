@@ -12,10 +12,12 @@ from penstock.config.spec import PlaneSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.plan import Plan
-from penstock.core.request import Caller
+from penstock.core.request import Caller, Endpoint
+from penstock.gateway.inline_media import Fetcher
 from penstock.resilience.breaker import Breaker
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
+from penstock.upstreams.credentials import Authorization
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -24,6 +26,10 @@ class Route(msgspec.Struct, frozen=True):
     plan: Plan
     plain_plan: Plan
     pools: Sequence[Sequence[Replica]]  # of the plan's deployments, in its order
+    budget: RetryBudget  # of the model: one that is down must not take the retries of the others
+    inline_media: bool = False  # pictures by URL must be put into the request
+    by_endpoint: Mapping[Endpoint, Route] = {}
+    """The same for each endpoint that at least one of the deployments can answer, with only those that can."""
 
 
 class Plane(msgspec.Struct, frozen=True):
@@ -37,9 +43,10 @@ class Plane(msgspec.Struct, frozen=True):
     upstreams: Mapping[str, Upstream]
     transports: Mapping[str, Transport]
     breakers: Mapping[str, Breaker]
+    renewed: Mapping[str, Authorization]  # by replica: credentials that must be fetched before it is ready
     callers: Mapping[bytes, tuple[bytes, Caller]]
     balancer: Balancer
-    budget: RetryBudget
+    fetcher: Fetcher | None  # None: pictures by URL are refused
     clock: Clock
     rng: Random
 

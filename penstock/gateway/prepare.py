@@ -5,21 +5,25 @@ Replicas that stay keep their counts, breakers and connections, so a reload is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 
 import msgspec
+from msgspec import structs
 
 from penstock.balancing.balancer import Balancer
-from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
+from penstock.config.spec import DeploymentSpec, ModelSpec, PlaneSpec, ReplicaSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
-from penstock.core.request import Caller
+from penstock.core.request import Caller, Endpoint
+from penstock.gateway.inline_media import Fetcher
 from penstock.gateway.plane import Plane, Route
+from penstock.gateway.ways import WAYS, authorization_of
 from penstock.resilience.breaker import Breaker, BreakerRule
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
-from penstock.upstreams.openai import OpenAIUpstream
+from penstock.upstreams.credentials import Authorization
+from penstock.upstreams.http_upstream import HttpUpstream
 
 
 class PrepareError(Exception):
@@ -34,6 +38,7 @@ class Parts(msgspec.Struct, frozen=True):
     rng: Random
     secret: Callable[[str], str]
     transport: Callable[[DeploymentSpec, ReplicaSpec], Transport]
+    fetcher: Callable[[PlaneSpec], Fetcher | None] = lambda spec: None
 
 
 class LiveReplica(msgspec.Struct, frozen=True):
@@ -43,6 +48,11 @@ class LiveReplica(msgspec.Struct, frozen=True):
     secret: str | None
     upstream: Upstream
     transport: Transport
+    authorization: Authorization
+
+    def close(self) -> None:
+        self.authorization.close()
+        self.transport.close()
 
 
 class Preparer:
@@ -79,27 +89,22 @@ class Preparer:
                 # at the start nothing is known; later a new replica is trusted until the prober has asked it, so
                 # that a reload which replaces every replica leaves no gap
                 ready = place.health_path is None or previous is not None
+                ready = ready and live[place.name].authorization.constant is not None
                 pools[deployment.name].append(kept or Replica(place.name, deployment.name, ready=ready))
         balancer = previous.balancer if previous is not None else Balancer()
-        budget = RetryBudget(spec.retry_budget_ratio, spec.retry_budget_per_second)
-        if previous is not None and (spec.retry_budget_ratio, spec.retry_budget_per_second) == (
-            previous.spec.retry_budget_ratio,
-            previous.spec.retry_budget_per_second,
-        ):
-            budget = previous.budget
+        budgets = self._budgets(spec, previous)
+        inlining = {deployment.name for deployment in spec.deployments if deployment.inline_media}
         plane = Plane(
             spec=spec,
-            routes={
-                model.name: Route(model.plan, model.plan.for_plain(), [pools[name] for name in model.plan.deployments])
-                for model in spec.models
-            },
+            routes={model.name: _route(model, pools, live, inlining, budgets[model.name]) for model in spec.models},
             pools=pools,
             upstreams={name: one.upstream for name, one in live.items()},
             transports={name: one.transport for name, one in live.items()},
             breakers=breakers,
+            renewed={name: one.authorization for name, one in live.items() if one.authorization.constant is None},
             callers=_callers(spec),
             balancer=balancer,
-            budget=budget,
+            fetcher=self._parts.fetcher(spec) if spec.images_fetch else None,
             clock=self._parts.clock,
             rng=self._parts.rng,
         )
@@ -108,7 +113,7 @@ class Preparer:
             before, self._live = self._live, live
             for name, one in before.items():
                 if live.get(name) is not one:
-                    one.transport.close()
+                    one.close()
                 if name not in live:
                     balancer.prefixes.forget(name)
 
@@ -116,8 +121,18 @@ class Preparer:
 
     def close(self) -> None:
         for one in self._live.values():
-            one.transport.close()
+            one.close()
         self._live = {}
+
+    def _budgets(self, spec: PlaneSpec, previous: Plane | None) -> dict[str, RetryBudget]:
+        """One for each model; those whose terms are the same are carried over."""
+        terms = (spec.retry_budget_ratio, spec.retry_budget_per_second)
+        kept: Mapping[str, Route] = {}
+        if previous is not None and terms == (previous.spec.retry_budget_ratio, previous.spec.retry_budget_per_second):
+            kept = previous.routes
+        return {
+            model.name: kept[model.name].budget if model.name in kept else RetryBudget(*terms) for model in spec.models
+        }
 
     def _secret(self, deployment: DeploymentSpec) -> str | None:
         if deployment.credential is None:
@@ -130,17 +145,39 @@ class Preparer:
     def _start(self, deployment: DeploymentSpec, place: ReplicaSpec, secret: str | None) -> LiveReplica:
         transport = self._parts.transport(deployment, place)
         try:
-            upstream = OpenAIUpstream(
-                transport,
-                self._parts.clock,
-                base_path=place.base_path,
-                served=deployment.served,
-                secret=secret,
-            )
-        except ValueError as error:
+            authorization = authorization_of(deployment, transport.host, secret, self._parts.clock)
+            ways = WAYS[deployment.dialect](deployment, place, transport.host, authorization, self._parts.clock)
+        except (ValueError, LookupError) as error:
             transport.close()
-            raise PrepareError(f"deployments.{deployment.name}: {error}") from None
-        return LiveReplica((deployment, place), secret, upstream, transport)
+            raise PrepareError(f"deployments.{deployment.name}: {error.args[0]}") from None
+        upstream = HttpUpstream(transport, self._parts.clock, ways)
+        return LiveReplica((deployment, place), secret, upstream, transport, authorization)
+
+
+def _route(
+    model: ModelSpec,
+    pools: Mapping[str, list[Replica]],
+    live: Mapping[str, LiveReplica],
+    inlining: Collection[str],
+    budget: RetryBudget,
+) -> Route:
+    """Replicas of a deployment are alike, so what its first one can answer all can."""
+    plan = structs.replace(model.plan, drain=model.on_disconnect == "drain", on_cut=model.on_cut)
+
+    def route(deployments: tuple[str, ...]) -> Route:
+        narrowed = plan if deployments == plan.deployments else structs.replace(plan, deployments=deployments)
+        inline_media = any(name in inlining for name in deployments)
+        return Route(narrowed, narrowed.for_plain(), [pools[name] for name in deployments], budget, inline_media)
+
+    can = {name: live[pools[name][0].name].upstream.endpoints for name in plan.deployments if pools[name]}
+    whole = route(plan.deployments)
+    by_endpoint = {}
+    for endpoint in Endpoint:
+        # a deployment without replicas (its processes are still to come) is not in anybody's way
+        able = tuple(name for name in plan.deployments if name not in can or endpoint in can[name])
+        if able:
+            by_endpoint[endpoint] = whole if able == plan.deployments else route(able)
+    return structs.replace(whole, by_endpoint=by_endpoint)
 
 
 def _callers(spec: PlaneSpec) -> dict[bytes, tuple[bytes, Caller]]:

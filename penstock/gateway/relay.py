@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 
 from penstock.core.clock import Clock
-from penstock.core.errors import FailureKind, UpstreamError
+from penstock.core.errors import FailureKind, PenstockError, UpstreamError
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.exchange import Exchange
 from penstock.resilience.failures import for_caller
 from penstock.upstreams.base import Stream
-from penstock.wire.errors import openai_event
 
 
 class Relay:
@@ -23,14 +23,27 @@ class Relay:
         "_clock",
         "_deadline",
         "_done",
+        "_event",
         "_exchange",
+        "_id",
         "_idle_timeout",
         "_moved_at",
         "_stream",
         "on_events",
     )
 
-    def __init__(self, stream: Stream, exchange: Exchange, clock: Clock, alarms: Alarms, alarm: Alarm) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        exchange: Exchange,
+        event: Callable[[PenstockError, str], bytes] | None,
+        id: str,
+        clock: Clock,
+        alarms: Alarms,
+        alarm: Alarm,
+    ) -> None:
+        """`event` renders the error that ends a broken stream of request `id`; None: such an answer is cut off."""
+        self._event, self._id = event, id
         self._stream, self._exchange, self._clock = stream, exchange, clock
         self._alarms, self._alarm = alarms, alarm
         self.on_events = exchange.write  # with no frame of ours in between: this runs for every event
@@ -53,7 +66,13 @@ class Relay:
         """After its first byte an answer has no other status: what broke is told by its last event, not by `[DONE]`."""
         if not self._done.done():
             self._exchange.flow = None
-            self._exchange.finish(b"" if failure is None else openai_event(for_caller(failure)))
+            if failure is None:
+                self._exchange.finish()
+            elif self._event is None:
+                self._exchange.abort()
+            else:
+                error = for_caller(failure)
+                self._exchange.finish(self._stream.reading.broken(error) or self._event(error, self._id))
             self._done.set_result(failure)
 
     def pause(self) -> None:

@@ -3,47 +3,64 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from msgspec import structs
 
 from penstock.core.errors import (
+    BadRequest,
+    FailureKind,
     Forbidden,
     MethodNotAllowed,
     ModelNotFound,
     NotFound,
+    NotServed,
     Overloaded,
     PenstockError,
+    UpstreamError,
 )
 from penstock.core.ids import RequestIds
 from penstock.core.outcome import Outcome, UsageSource, to_microsecond
 from penstock.core.plan import OK
 from penstock.core.request import ANYONE, Caller, Endpoint, Request, Usage
+from penstock.gateway import background
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.auth import identify
+from penstock.gateway.background import Background
+from penstock.gateway.drain import Drain, Drains
 from penstock.gateway.exchange import Exchange
+from penstock.gateway.inline_media import inlined
 from penstock.gateway.leases import Leases
+from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, words_for
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.relay import Relay
+from penstock.gateway.stored_responses import StoredResponses
 from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.resilience.failures import for_caller
-from penstock.wire import openai_chat
-from penstock.wire.errors import openai_body
+from penstock.stores.memory import MemoryResponses
+from penstock.wire import anthropic, openai_chat
+from penstock.wire.dialects import COUNT_BODIES
+from penstock.wire.media import remote_media
 
 CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
-ENDPOINTS: Final[Mapping[bytes, Endpoint]] = {
-    b"/v1/chat/completions": Endpoint.CHAT,
-    b"/v1/completions": Endpoint.COMPLETION,
-}
+_MODELS: Final = re.compile(rb"(?:/openai|/anthropic)?/v1/models(?:/(.+))?").fullmatch
 Page = Callable[[Exchange], None]
 
 
 class Call:
     """What is known of a request while it lives; the receipt is written from it."""
 
-    __slots__ = ("alarm", "answer", "caller", "error", "id", "leases", "received_at", "request", "status", "tries")
+    __slots__ = (
+        "alarm", "answer", "caller", "endpoint", "error", "id", "leases", "plane", "received_at", "request", "status",
+        "tries",
+    )  # fmt: skip
 
-    def __init__(self, id: str, received_at: float) -> None:
-        self.id, self.received_at = id, received_at
+    def __init__(self, id: str, plane: Plane, endpoint: Endpoint) -> None:
+        self.id, self.plane, self.endpoint = id, plane, endpoint
+        self.received_at = plane.clock.now()
         self.alarm = Alarm()
         self.leases = Leases()
         self.caller: Caller = ANYONE
@@ -64,39 +81,63 @@ class Gateway:
         ids: RequestIds,
         on_outcome: Callable[[Outcome], None],
         pages: Mapping[bytes, Page] | None = None,
+        stored: StoredResponses | None = None,
     ) -> None:
-        """To be made inside the running loop. `pages` are more GET paths, answered at once, such as `/metrics`."""
+        """To be made inside the running loop. `pages` are more GET paths, answered at once, such as `/metrics`;
+        `stored` keeps the answers of the Responses API; in memory, if it is not given.
+        """
         self.plane = plane
         self.in_flight = 0
         self._ids, self._on_outcome = ids, on_outcome
         self._alarms = Alarms(asyncio.get_running_loop())
+        self._drains = Drains()
+        self._responses = stored or StoredResponses(MemoryResponses(), plane.clock)
+        self._background = Background(self._responses)
         self._pages: dict[bytes, Page] = {b"/healthz": self._alive, b"/readyz": self._ready, **(pages or {})}
 
     def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """The HTTP handler: a coroutine for what takes time, None for what has been answered."""
-        endpoint = ENDPOINTS.get(exchange.path)
-        if endpoint is not None and exchange.method == b"POST":
-            return self.serve(exchange, endpoint)
+        operation = OPERATIONS.get(exchange.path)
+        if operation is not None and exchange.method == b"POST":
+            if operation.endpoint is Endpoint.RESPONSES and background.wanted(exchange.body):
+                return self._serve_in_background(exchange, operation)
+            return self.serve(exchange, operation)
+        named = azure(exchange.path)
+        if named is not None and exchange.method == b"POST":
+            return self.serve(exchange, *named)
+        stored = self._responses.asked(exchange)
+        if stored is not None and operation is None:
+            return self._answer_stored(exchange, *stored)
         try:
-            self._answer_at_once(exchange, endpoint)
+            self._answer_at_once(exchange, operation is not None or named is not None)
         except PenstockError as error:
-            exchange.respond(error.status, openai_body(error), _error_headers(error))
+            words = words_for(exchange)
+            exchange.respond(words.status(error), words.body(error, ""), _error_headers(error))
         return None
 
-    async def serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
-        plane = self.plane  # this request's view of the world, however long it lives
-        call = Call(self._ids.next(), plane.clock.now())
+    async def serve(self, exchange: Exchange, operation: Operation, model: str = "") -> None:
+        plane, endpoint, words = self.plane, operation.endpoint, operation.dialect
+        call = Call(self._ids.next(), plane, endpoint)  # `plane` is its view of the world, however long it lives
         self.in_flight += 1
+        drain: Drain | None = None
         try:
-            call.caller = identify(plane, exchange.header(b"authorization"))
+            call.caller = identify(plane, exchange)
             if self.in_flight > plane.spec.max_in_flight:
                 raise Overloaded("The gateway is full; try again shortly.", retry_after=1.0)
-            call.request = request = openai_chat.parse(
-                exchange.body, id=call.id, endpoint=endpoint, caller=call.caller, now=call.received_at
-            )
-            route = _route(plane, call.caller, request.model)
+            request = operation.parse(exchange, call.id, endpoint, call.caller, call.received_at, model)
+            call.request = request = _with_deadline(request, exchange.header(b"x-request-timeout"))
+            route = _route(plane, call.caller, request.model, endpoint)
+            if route is None:
+                call.status, call.error = 200, None
+                exchange.respond(200, COUNT_BODIES[endpoint](request.prompt_tokens), _estimated(call.id))
+                return
+            if route.inline_media and (remote := remote_media(request.fields, endpoint)):
+                call.request = request = await inlined(request, remote, plane.fetcher)
+            if endpoint is Endpoint.RESPONSES:
+                recalled = await self._responses.recall(request)
+                call.request = request = recalled.request
             plan = route.plan if request.stream else route.plain_plan
-            call.tries = tries = TryUpstreams(plane, request, plan, route.pools, self._alarms, call.alarm, call.leases)
+            call.tries = tries = TryUpstreams(plane, request, plan, route, self._alarms, call.alarm, call.leases)
             tries.start()
             while (answer := tries.answer()) is None:
                 await tries.news()
@@ -104,49 +145,85 @@ class Gateway:
             call.status = 200  # from here on nothing is retried, and what breaks is told inside the answer
             plain = answer.stream.plain
             if plain is not None:
-                exchange.respond(200, plain, _headers(plane, call, answer))
+                exchange.respond(200, plain, _headers(call, answer), answer.stream.content_type)
                 failure = None
             else:
-                exchange.start(200, _headers(plane, call, answer))
+                exchange.start(200, _headers(call, answer), answer.stream.content_type)
                 request.fields.clear()
                 exchange.forget()
-                relay = Relay(answer.stream, exchange, plane.clock, self._alarms, call.alarm)
+                relay = Relay(answer.stream, exchange, words.event, call.id, plane.clock, self._alarms, call.alarm)
                 failure = await relay.run(plan.idle_timeout, tries.deadline)
             call.error = None if failure is None else for_caller(failure).code
             tries.end(answer, OK if failure is None else failure.kind)
+            if endpoint is Endpoint.RESPONSES and failure is None:
+                await self._responses.keep(recalled, answer.stream.reading, plane.spec)
         except PenstockError as error:
-            call.status, call.error = error.status, error.code
-            exchange.respond(error.status, openai_body(error), _error_headers(error, call.id))
+            call.status, call.error = words.status(error), error.code
+            exchange.respond(call.status, words.body(error, call.id), _error_headers(error, call.id))
+        except asyncio.CancelledError:  # the caller has left
+            drain = self._drains.adopt(call.tries, call.answer, lambda this: self._over(call, this))
+            raise
         finally:
             exchange.flow = None
-            call.leases.release()
-            self._alarms.clear(call.alarm)
+            if drain is None:
+                self._over(call)
             self.in_flight -= 1
-            self._on_outcome(_receipt(plane, call, endpoint))
+
+    def _over(self, call: Call, drained: Try | None = None) -> None:
+        """Everything is given back and the receipt written. Once for each request, however it ended."""
+        call.answer = call.answer or drained
+        call.leases.release()
+        self._alarms.clear(call.alarm)
+        self._on_outcome(_receipt(call))
+
+    async def _serve_in_background(self, exchange: Exchange, operation: Operation) -> None:
+        plane, id = self.plane, self._ids.next()
+        try:
+            caller = identify(plane, exchange)
+            request = operation.parse(exchange, id, operation.endpoint, caller, plane.clock.now(), "")
+            _route(plane, caller, request.model, operation.endpoint)
+            created = int(plane.clock.wall())
+            await self._background.run(
+                exchange, request, created, plane.spec, lambda nowhere: self.serve(nowhere, operation)
+            )
+        except PenstockError as error:
+            if not exchange.started:
+                exchange.respond(error.status, OPENAI.body(error, id), _error_headers(error, id))
+
+    async def _answer_stored(self, exchange: Exchange, id: str, part: str) -> None:
+        """Requests about an answer that was kept."""
+        try:
+            caller = identify(self.plane, exchange)
+            exchange.respond(200, await self._responses.answer(exchange, caller, id, part))
+        except PenstockError as error:
+            exchange.respond(error.status, OPENAI.body(error, ""), _error_headers(error))
 
     # --- what is answered at once ---
 
-    def _answer_at_once(self, exchange: Exchange, endpoint: Endpoint | None) -> None:
+    def _answer_at_once(self, exchange: Exchange, takes_post: bool) -> None:
         path, method = exchange.path, exchange.method
-        if endpoint is not None:
+        if takes_post:
             raise MethodNotAllowed(f"{path.decode('latin-1')} takes POST.")
         page = self._pages.get(path)
-        if page is None and path != b"/v1/models" and not path.startswith(b"/v1/models/"):
+        models = _MODELS(path)
+        if page is None and models is None:
             raise NotFound("There is nothing at this path. The API is under /v1.")
         if method not in (b"GET", b"HEAD"):
             raise MethodNotAllowed("This path takes GET.")
         if page is not None:
             page(exchange)
             return
+        assert models is not None
         plane = self.plane
-        caller = identify(plane, exchange.header(b"authorization"))
-        if path == b"/v1/models":
+        caller = identify(plane, exchange)
+        rows = anthropic if words_for(exchange) is ANTHROPIC else openai_chat
+        if models[1] is None:
             names = [name for name in plane.routes if caller.models is None or name in caller.models]
-            exchange.respond(200, openai_chat.model_list(names))
+            exchange.respond(200, rows.model_list(names))
             return
-        name = path[len(b"/v1/models/") :].decode("latin-1")
-        _route(plane, caller, name)
-        exchange.respond(200, openai_chat.model_row(name))
+        name = unquote_to_bytes(models[1]).decode("utf-8", "replace")
+        _known(plane, caller, name)
+        exchange.respond(200, rows.model_row(name))
 
     def _alive(self, exchange: Exchange) -> None:
         exchange.respond(200, b'{"status":"alive"}')
@@ -158,26 +235,30 @@ class Gateway:
         exchange.respond(503 if missing else 200, body)
 
 
-def _headers(plane: Plane, call: Call, answer: Try) -> bytes:
+def _headers(call: Call, answer: Try) -> bytes:
+    plane = call.plane
     now = plane.clock.now()
     waited = (answer.first_token_at or now) - answer.started_at
-    return (
+    headers = (
         f"x-request-id: {call.id}\r\nx-penstock-replica: {answer.replica.name}\r\n"
         f"x-penstock-attempts: {answer.number + 1}\r\nx-penstock-plane: {plane.spec.version}\r\n"
         f"server-timing: gateway;dur={(now - call.received_at - waited) * 1e3:.2f}, "
         f"upstream;dur={waited * 1e3:.2f}\r\n"
-    ).encode("ascii")
+    )
+    if answer.stream.lost:
+        headers += f"x-penstock-lost: {', '.join(answer.stream.lost)}\r\n"
+    return headers.encode("ascii", "replace")
 
 
-def _receipt(plane: Plane, call: Call, endpoint: Endpoint) -> Outcome:
-    answer, request, tries = call.answer, call.request, call.tries
+def _receipt(call: Call) -> Outcome:
+    answer, request, tries, plane = call.answer, call.request, call.tries, call.plane
     usage, source = (Usage(), UsageSource.NONE) if answer is None else answer.stream.usage()
     duration = plane.clock.now() - call.received_at
     first = None if answer is None else answer.first_token_at
     return Outcome(
         received_at=plane.clock.wall() - duration,
         request_id=call.id,
-        endpoint=endpoint,
+        endpoint=call.endpoint,
         tenant=call.caller.tenant,
         key_id=call.caller.key_id,
         model="" if request is None else request.model,
@@ -194,13 +275,40 @@ def _receipt(plane: Plane, call: Call, endpoint: Endpoint) -> Outcome:
     )
 
 
-def _route(plane: Plane, caller: Caller, model: str) -> Route:
+def _with_deadline(request: Request, header: bytes | None) -> Request:
+    """`x-request-timeout: 2.5`, seconds that the caller will wait. Raises `BadRequest`."""
+    if header is None:
+        return request
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 86_400:
+        raise BadRequest("x-request-timeout must be seconds, from 0 to 86400")
+    if seconds == 0:
+        raise for_caller(UpstreamError(FailureKind.TOTAL_TIMEOUT))
+    return structs.replace(request, deadline=request.received_at + seconds)
+
+
+def _known(plane: Plane, caller: Caller, model: str) -> Route:
     route = plane.routes.get(model)
     if route is None:
         raise ModelNotFound(f"There is no model {model[:200]!r} here; GET /v1/models lists them.", param="model")
     if caller.models is not None and model not in caller.models:
         raise Forbidden(f"This key may not use the model {model!r}.", param="model")
     return route
+
+
+def _route(plane: Plane, caller: Caller, model: str, endpoint: Endpoint) -> Route | None:
+    """None: nobody who serves the model can count tokens, so we estimate. Raises `PenstockError`."""
+    route = _known(plane, caller, model).by_endpoint.get(endpoint)
+    if route is None and endpoint not in COUNT_BODIES:
+        raise NotServed(f"The model {model!r} does not serve {endpoint}.", param="model")
+    return route
+
+
+def _estimated(id: str) -> bytes:
+    return f"x-request-id: {id}\r\nx-penstock-estimate: input_tokens\r\n".encode("ascii")
 
 
 def _error_headers(error: PenstockError, id: str | None = None) -> bytes:

@@ -6,10 +6,10 @@ No task per attempt: streams call back, and one future wakes the request when so
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from penstock.balancing.balancer import wait_for_any
+from penstock.balancing.balancer import nobody_may, wait_for_any
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.fleet import Replica
 from penstock.core.outcome import to_microsecond
@@ -17,7 +17,7 @@ from penstock.core.plan import CANCELLED, Attempt, Plan
 from penstock.core.request import Request
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.leases import Leases
-from penstock.gateway.plane import Plane
+from penstock.gateway.plane import Plane, Route
 from penstock.resilience.attempts import (
     Action,
     Attempts,
@@ -49,7 +49,7 @@ class Try:
         self.started_at = now
         self.first_token_at: float | None = None
         self.ended = False
-        self.stream: Stream = plane.upstreams[replica.name].open(request, self)
+        self.stream: Stream = plane.upstreams[replica.name].open(request, self, now)
         replica.started(self.tokens)
         plane.breakers[replica.name].on_start(now)
         plane.balancer.sent(request, replica.name)
@@ -62,7 +62,7 @@ class Try:
         owner = self._owner
         now = owner.plane.clock.now()
         if failure.retry_after is not None:
-            self.replica.cool(now + failure.retry_after)
+            self.replica.cool(now + failure.retry_after, rate_limited=failure.kind is FailureKind.RATE_LIMITED)
         owner.end(self, failure.kind)
         owner.tell(Failed(self.number, failure, wait_for_any(owner.pools, now)))
 
@@ -98,15 +98,17 @@ class TryUpstreams:
     __slots__ = (
         "_alarm",
         "_alarms",
+        "_budget",
         "_inbox",
         "_machine",
-        "_plan",
         "_started_at",
         "_tried",
         "_tries",
         "_waiting",
         "_wake_at",
         "deadline",
+        "on_news",
+        "plan",
         "plane",
         "pools",
         "records",
@@ -118,14 +120,17 @@ class TryUpstreams:
         plane: Plane,
         request: Request,
         plan: Plan,
-        pools: Sequence[Sequence[Replica]],
+        route: Route,
         alarms: Alarms,
         alarm: Alarm,
         leases: Leases,
     ) -> None:
-        self.plane, self.request, self._plan, self._alarms, self._alarm = plane, request, plan, alarms, alarm
-        self.pools = pools
-        self.deadline = request.received_at + plan.total_timeout
+        self.plane, self.request, self.plan = plane, request, plan
+        self._alarms, self._alarm = alarms, alarm
+        self.pools: Sequence[Sequence[Replica]] = route.pools
+        self._budget = route.budget
+        self.on_news: Callable[[], None] | None = None  # who listens when nobody awaits `news` any more
+        self.deadline = min(request.received_at + plan.total_timeout, request.deadline)
         self._machine: Attempts | None = None
         self._tries: list[Try] = []
         self._tried: tuple[str, ...] = ()
@@ -135,9 +140,9 @@ class TryUpstreams:
         leases.hold(self._end_all)
 
     def start(self) -> None:
-        plane, plan = self.plane, self._plan
+        plane, plan = self.plane, self.plan
         self._started_at = now = plane.clock.now()
-        plane.budget.on_request()
+        self._budget.on_request()
         # no later than the machine would say; waking early is harmless
         self._wake_at = min(now + (plan.hedge_after or plan.first_token_timeout), self.deadline)
         self._open(0, now)
@@ -162,7 +167,7 @@ class TryUpstreams:
         if machine is None:
             if isinstance(inbox[0], FirstToken):
                 return self._tries[0]
-            machine = self._machine = Attempts(self._plan, plane.budget, plane.rng, self.deadline)
+            machine = self._machine = Attempts(self.plan, self._budget, plane.rng, self.deadline)
             machine.start(self._started_at)
         chosen: Try | None = None
         while inbox and not machine.done:
@@ -171,9 +176,20 @@ class TryUpstreams:
                 chosen = self._act(action, now) or chosen
         return chosen
 
+    @property
+    def live(self) -> list[Try]:
+        """The attempts that are under way."""
+        return [this for this in self._tries if not this.ended]
+
+    def watch(self, at: float, ring: Callable[[], None]) -> None:
+        """Ring at `at` (Clock.now() seconds) instead of whatever the alarm was set to."""
+        self._alarms.set(self._alarm, max(0.0, at - self.plane.clock.now()), ring)
+
     def tell(self, event: Event) -> None:
         self._inbox.append(event)
-        if self._waiting is not None and not self._waiting.done():
+        if self.on_news is not None:
+            self.on_news()
+        elif self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
     def end(self, this: Try, ended: FailureKind | str) -> None:
@@ -204,13 +220,14 @@ class TryUpstreams:
         plane = self.plane
         picked = plane.balancer.pick(self.request, self.pools, plane.breakers, self._tried, now, plane.rng)
         if picked is None:
-            wait = wait_for_any(self.pools, now)
-            failure = UpstreamError(FailureKind.NO_REPLICA, retry_after=wait or None)
-            self.tell(Failed(number, failure, wait))
+            self.tell(Failed(number, nobody_may(self.pools, now), wait_for_any(self.pools, now)))
             return
         replica = self.pools[picked[0]][picked[1]]
         self._tried += (replica.name,)
-        self._tries.append(Try(self, number, replica, now))
+        try:
+            self._tries.append(Try(self, number, replica, now))
+        except UpstreamError as failure:  # no credential to send it with
+            self.tell(Failed(number, failure, wait_for_any(self.pools, now)))
 
     def _end_all(self) -> None:
         for this in self._tries:

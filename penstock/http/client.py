@@ -360,8 +360,12 @@ class Pool:
         ssl: tls.SSLContext | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         wheel: Wheel | None = None,
+        address: str | None = None,
     ) -> None:
-        """Opens nothing yet. Pools of one loop may share a `wheel`. Raises `ValueError` for what is no origin."""
+        """Opens nothing yet. Pools of one loop may share a `wheel`. Raises `ValueError` for what is no origin.
+
+        `address`: connect to this IP address instead of looking the host up; the `host` header and TLS keep the name.
+        """
         self.origin = origin
         self.options = options if options is not None else ClientOptions()
         self.loop = loop if loop is not None else asyncio.get_running_loop()
@@ -375,6 +379,7 @@ class Pool:
         self._ssl: tls.SSLContext | None = None
         self._path = ""
         self._host, self._port = "localhost", 0
+        self._address = address
         if origin.startswith("unix:"):
             self._path = origin.removeprefix("unix:").removeprefix("//")
             if not self._path:
@@ -499,10 +504,10 @@ class Pool:
 
         if self._path:
             return (await self.loop.create_unix_connection(make, self._path))[1]
+        name, to = self._host, self._address or self._host
         if self._ssl is not None:
-            name = self._host
-            return (await self.loop.create_connection(make, name, self._port, ssl=self._ssl, server_hostname=name))[1]
-        return (await self.loop.create_connection(make, self._host, self._port))[1]
+            return (await self.loop.create_connection(make, to, self._port, ssl=self._ssl, server_hostname=name))[1]
+        return (await self.loop.create_connection(make, to, self._port))[1]
 
     def _opened(self, connecting: _Connecting, task: asyncio.Task[_Connection]) -> None:
         # Not at the end of `_open`: a task that is cancelled before its first step runs none of its code.

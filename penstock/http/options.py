@@ -32,3 +32,16 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 16_384  # open at once; one more fails with `connect`
     max_head_bytes: int = 65_536  # status line and headers of an answer
     max_headers: int = 256
+
+
+class FetchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be fetched for a caller, who names the URL. Sizes in bytes, spans in seconds."""
+
+    ports: tuple[int, ...] = (80, 443)
+    hosts: tuple[str, ...] = ()  # only these; `.example.com` is every name below that one. Empty: any public host
+    max_bytes: int = 20 * 1024 * 1024
+    max_pixels: int = 50_000_000  # of the decoded picture: 150 MB as RGB
+    max_redirects: int = 3
+    max_concurrent: int = 8  # with max_bytes, this bounds memory; further ones wait
+    timeout: float = 10.0  # waiting, names, redirects and bytes together
+    max_head_bytes: int = 16_384

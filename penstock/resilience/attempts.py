@@ -113,7 +113,8 @@ class Attempts:
             return self._give_up(failure)
         if self._opened < self._plan.max_attempts and self._reopen_at is None:
             at = now + max(wait, self._backoff())
-            if at < self._deadline and self._budget.take(now):
+            # who would have to wait long is told so at once: clients know how to come back
+            if wait <= self._plan.max_wait and at < self._deadline and self._budget.take(now):
                 self._reopen_at = at
                 return self._with_alarm([])
         if self._live or self._reopen_at is not None:

@@ -39,6 +39,9 @@ CONSEQUENCES: Final[Mapping[FailureKind, Consequence]] = {
     FailureKind.RATE_LIMITED: Consequence(
         True, False, 429, "upstream_rate_limited", "The model server accepts no more requests at the moment."
     ),
+    FailureKind.QUOTA: Consequence(
+        True, True, 502, "upstream_quota", "The gateway's own account with the provider is exhausted; yours is fine."
+    ),
     FailureKind.OVERLOADED: Consequence(True, True, 503, "upstream_overloaded", "The model server is overloaded."),
     FailureKind.SERVER_ERROR: Consequence(True, True, 502, "upstream_error", "The model server failed."),
     FailureKind.NETWORK: Consequence(
@@ -63,33 +66,25 @@ CONSEQUENCES: Final[Mapping[FailureKind, Consequence]] = {
     FailureKind.REJECTED: Consequence(
         False, False, 400, "rejected_by_upstream", "The model server rejected the request."
     ),
+    FailureKind.CONTEXT_LENGTH: Consequence(
+        False, False, 400, "context_length_exceeded", "The request is longer than this model can read."
+    ),
+    FailureKind.CONTENT_POLICY: Consequence(
+        False, False, 400, "content_policy_violation", "The provider will not answer this request."
+    ),
     FailureKind.NO_REPLICA: Consequence(
         True, False, 503, "no_replica", "No replica of this model is available at the moment."
     ),
 }
 
 
+OF_THE_CALLER: Final = frozenset({FailureKind.REJECTED, FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_POLICY})
+"""Kinds that speak of the request itself."""
+
+
 def for_caller(failure: UpstreamError) -> PenstockError:
     """What the caller is told when `failure` was the last word."""
-    if failure.kind is FailureKind.REJECTED:
-        return Rejected(failure.status or 400, failure.body)
     means = CONSEQUENCES[failure.kind]
+    if failure.kind in OF_THE_CALLER:
+        return Rejected(failure.status or means.status, failure.said, code=means.code, message=means.message)
     return UpstreamFailed(failure.kind, means.status, means.code, means.message, retry_after=failure.retry_after)
-
-
-def kind_of_status(status: int) -> FailureKind:
-    """What an HTTP status other than 200 from an upstream means to us."""
-    match status:
-        case 401 | 403:
-            return FailureKind.AUTH
-        case 404 | 405 | 410:
-            return FailureKind.MISCONFIGURED
-        case 408 | 409 | 425:
-            return FailureKind.SERVER_ERROR
-        case 429:
-            return FailureKind.RATE_LIMITED
-        case 503 | 529:
-            return FailureKind.OVERLOADED
-    if 400 <= status < 500:
-        return FailureKind.REJECTED
-    return FailureKind.SERVER_ERROR if status >= 500 else FailureKind.BAD_PAYLOAD

@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 
-from penstock.balancing.balancer import Balancer, wait_for_any
+from penstock.balancing.balancer import Balancer, nobody_may, wait_for_any
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.fleet import Replica
 from penstock.core.plan import CANCELLED, OK, Plan
@@ -93,9 +93,8 @@ class SimulatedRequest:
         fleet, now = self.fleet, self.world.now
         picked = fleet.balancer.pick(self.request, self.pools, fleet.breakers, self.opened, now, fleet.rng)
         if picked is None:
-            wait = wait_for_any(self.pools, now)
-            failure = UpstreamError(FailureKind.NO_REPLICA, retry_after=wait or None)
-            self.world.at(now, lambda: self._on(Failed(number, failure, wait)))
+            failed = Failed(number, nobody_may(self.pools, now), wait_for_any(self.pools, now))
+            self.world.at(now, lambda: self._on(failed))
             return
         replica = self.pools[picked[0]][picked[1]]
         replica.started(self.tokens)
@@ -117,7 +116,7 @@ class SimulatedRequest:
             return
         now = self.world.now
         if failure.retry_after is not None:
-            replica.cool(now + failure.retry_after)
+            replica.cool(now + failure.retry_after, rate_limited=failure.kind is FailureKind.RATE_LIMITED)
         self._end(number, failure.kind)
         self._on(Failed(number, failure, wait_for_any(self.pools, now)))
 

@@ -14,15 +14,18 @@ class FakeExchange:
         *,
         method: bytes = b"POST",
         path: bytes = b"/v1/chat/completions",
+        query: bytes = b"",
         headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
-        self.method, self.path, self.body = method, path, body
+        self.method, self.path, self.query, self.body = method, path, query, body
         self._request_headers = dict(headers)
         self.flow: Any = None
         self.status = 0
         self.headers = b""
         self.sent: list[bytes] = []
         self.ended = False
+        self.aborted = False
+        self.content_type = b""
 
     @property
     def started(self) -> bool:
@@ -39,14 +42,14 @@ class FakeExchange:
         self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"application/json"
     ) -> None:
         assert not self.started, "answered twice"
-        self.status, self.headers, self.ended = status, headers, True
+        self.status, self.headers, self.content_type, self.ended = status, headers, content_type, True
         self.sent.append(body)
 
     def start(
         self, status: int, headers: bytes = b"", content_type: bytes = b"text/event-stream; charset=utf-8"
     ) -> None:
         assert not self.started, "answered twice"
-        self.status, self.headers = status, headers
+        self.status, self.headers, self.content_type = status, headers, content_type
 
     def write(self, data: bytes) -> None:
         assert self.started and not self.ended
@@ -61,3 +64,7 @@ class FakeExchange:
         if data:
             self.sent.append(data)
         self.ended = True
+
+    def abort(self) -> None:
+        assert self.started and not self.ended
+        self.ended = self.aborted = True

@@ -32,6 +32,7 @@ class Script(msgspec.Struct, frozen=True):
     fault: str | None = None
     fail_after: float = 0.0
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    answer: bytes | None = None  # the body, whatever was asked, in place of a chat answer
     cut_after: int | None = None
     cut: str = "eof"
 
@@ -103,13 +104,15 @@ class FakeTransport:
         self.name, self.script, self._opened = name, script, opened
         self.host = name.encode("ascii")
         self.bodies: list[bytes] = []
+        self.heads: list[bytes] = []  # request line and headers
         self.calls: list[FakeCall] = []
         self.closed = False
 
     def send(self, prefix: bytes, extra: bytes, body: bytes, receiver: Any) -> FakeCall:
         self._opened.append(self.name)
         self.bodies.append(body)
-        stream = bool(body) and msgspec.json.decode(body).get("stream") is True
+        self.heads.append(prefix + extra)
+        stream = body.startswith(b"{") and msgspec.json.decode(body).get("stream") is True
         call = FakeCall(steps(self.script, stream=stream), receiver, self.script)
         self.calls.append(call)
         return call
@@ -124,6 +127,8 @@ def steps(script: Script, *, stream: bool) -> list[Step]:
     if script.status != 200:
         body = b'{"error":{"message":"scripted %d","type":"scripted","code":"scripted"}}' % script.status
         return [(script.fail_after, body), (0.0, "end")]
+    if script.answer is not None:
+        return [(script.ttft, script.answer), (0.0, "end")]
     n = script.tokens
     if not stream:
         return [(script.ttft + (n - 1) * script.tpot, ANSWER % (n, n + 9)), (0.0, "end")]

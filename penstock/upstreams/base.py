@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from penstock.core.errors import UpstreamError
 from penstock.core.outcome import UsageSource
-from penstock.core.request import Request, Usage
+from penstock.core.request import Endpoint, Request, Usage
+from penstock.wire.readings import Reading
 
 
 class Listener(Protocol):
@@ -44,6 +45,17 @@ class Stream(Protocol):
     """When something that means anything last came. Clock.now() seconds."""
 
     @property
+    def reading(self) -> Reading:
+        """What was read so far."""
+        ...
+
+    content_type: bytes
+    """For the caller."""
+
+    lost: tuple[str, ...]
+    """The caller's fields that the translation of the request left out, because the configuration says so."""
+
+    @property
     def plain(self) -> bytes | None:
         """The whole answer, when it is not streamed. Known at the first token."""
         ...
@@ -71,7 +83,15 @@ class Stream(Protocol):
 
 
 class Upstream(Protocol):
-    def open(self, request: Request, listener: Listener) -> Stream: ...
+    @property
+    def endpoints(self) -> frozenset[Endpoint]:
+        """What it can answer, itself or by translation."""
+        ...
+
+    def open(self, request: Request, listener: Listener, now: float) -> Stream:
+        """Send it. Raises `PenstockError` when the request cannot be said to this upstream, and `UpstreamError` when
+        there is no valid credential; then nothing was sent."""
+        ...
 
 
 class Call(Protocol):

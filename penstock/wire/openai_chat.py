@@ -6,21 +6,27 @@ know reaches the upstream as it came.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
-import xxhash
 
-from penstock.core.errors import BadRequest, FailureKind, UpstreamError
+from penstock.core.errors import BadRequest, FailureKind, Said, UpstreamError, kind_of_status
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Caller, Endpoint, Request, Usage
+from penstock.wire.prompts import (
+    BYTES_PER_TOKEN,
+    EMPTY_LIST,
+    EXPECTED_TOKENS,
+    OPENING,
+    decode_count,
+    decode_fields,
+    decode_flag,
+    decode_string,
+    prefix_hashes,
+    read_field,
+)
 from penstock.wire.sse import data_of
 
-BYTES_PER_TOKEN: Final = 4  # English prose under common vocabularies; an estimate, settled by the upstream's count
-BLOCK_BYTES: Final = 1024  # of prompt under one prefix hash, about 256 tokens: less is not worth steering for
-MAX_BLOCKS: Final = 64  # longer prompts are told apart by their first 64 kB
-EXPECTED_TOKENS: Final = 256  # of an answer whose caller set no maximum
 _TRUE: Final = msgspec.Raw(b"true")
 
 
@@ -28,30 +34,21 @@ class _StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
 
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_string = msgspec.json.Decoder(str).decode
-_flag = msgspec.json.Decoder(bool | None).decode
-_count = msgspec.json.Decoder(int | None).decode
 _options = msgspec.json.Decoder(_StreamOptions | None).decode
 _encode = msgspec.json.Encoder().encode
-_OPENING: Final = ord("[")
 _SHORTEST: Final = len('[{"role":""}]')  # what is longer has a message in it, or much white space
-_EMPTY_LIST: Final = re.compile(rb"\[\s*\]").match
 
 
-def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: float) -> Request:
-    """Read a request body. Raises `BadRequest` naming the field that is wrong."""
-    try:
-        fields = _fields(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the body is not a JSON object: {error}") from None
-    model = _read(fields, "model", _string)
+def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str = "") -> Request:
+    """Read a request body; `model` where the path has named it. Raises `BadRequest` naming the field that is wrong."""
+    fields = decode_fields(body)
+    model = model or read_field(fields, "model", decode_string) or ""
     if not model:
         raise BadRequest("`model` is missing: name the model that should answer", param="model")
-    options = _read(fields, "stream_options", _options) if "stream_options" in fields else None
-    limit = _read(fields, "max_tokens", _count) if "max_tokens" in fields else None
+    options = read_field(fields, "stream_options", _options) if "stream_options" in fields else None
+    limit = read_field(fields, "max_tokens", decode_count) if "max_tokens" in fields else None
     if "max_completion_tokens" in fields:
-        limit = _read(fields, "max_completion_tokens", _count)
+        limit = read_field(fields, "max_completion_tokens", decode_count)
     if limit is not None and limit < 0:
         raise BadRequest(f"`max_tokens` is {limit}; it must not be negative", param="max_tokens")
     prompt = _prompt(fields, endpoint)
@@ -60,24 +57,14 @@ def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: floa
         endpoint=endpoint,
         caller=caller,
         model=model,
-        stream="stream" in fields and bool(_read(fields, "stream", _flag)),
+        stream="stream" in fields and bool(read_field(fields, "stream", decode_flag)),
         include_usage=bool(options is not None and options.include_usage),
         prompt_tokens=len(prompt) // BYTES_PER_TOKEN + 1,
         max_tokens=limit or EXPECTED_TOKENS,
-        prefix_hashes=_prefix_hashes(prompt),
+        prefix_hashes=prefix_hashes(prompt),
         fields=fields,
         received_at=now,
     )
-
-
-def _read(fields: dict[str, msgspec.Raw], name: str, decode: Any) -> Any:
-    raw = fields.get(name)
-    if raw is None:
-        return None
-    try:
-        return decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadRequest(f"`{name}`: {error}", param=name) from None
 
 
 def _prompt(fields: dict[str, msgspec.Raw], endpoint: Endpoint) -> memoryview:
@@ -87,31 +74,23 @@ def _prompt(fields: dict[str, msgspec.Raw], endpoint: Endpoint) -> memoryview:
     if raw is None:
         raise BadRequest(f"`{name}` is missing", param=name)
     view = memoryview(raw)
-    if endpoint is Endpoint.CHAT and (view[0] != _OPENING or (len(view) < _SHORTEST and _EMPTY_LIST(raw))):
+    if endpoint is Endpoint.CHAT and (view[0] != OPENING or (len(view) < _SHORTEST and EMPTY_LIST(raw))):
         raise BadRequest("`messages` must be a list of at least one message", param="messages")
     return view
 
 
-def _prefix_hashes(prompt: memoryview) -> tuple[int, ...]:
-    """xxh3 over ever longer prefixes: a routing hint, not a key, so 64 bits that an enemy could collide are enough."""
-    if len(prompt) < BLOCK_BYTES:
-        return ()
-    running = xxhash.xxh3_64()
-    update, digest, hashes = running.update, running.intdigest, []
-    for end in range(BLOCK_BYTES, min(len(prompt), MAX_BLOCKS * BLOCK_BYTES) + 1, BLOCK_BYTES):
-        update(prompt[end - BLOCK_BYTES : end])
-        hashes.append(digest())
-    return tuple(hashes)
+def upstream_body(request: Request, served: msgspec.Raw | None, *, ask_usage: bool = True) -> bytes:
+    """The request for a same-dialect upstream: its own name for the model, and usage always asked for.
 
-
-def upstream_body(request: Request, served: msgspec.Raw | None) -> bytes:
-    """The request for a same-dialect upstream: its own name for the model, and usage always asked for."""
+    `ask_usage` is False for servers that refuse `stream_options` (and tell usage all the same).
+    """
     fields = request.fields
-    if served is not None or (request.stream and not request.include_usage):
+    add_usage = ask_usage and request.stream and not request.include_usage
+    if served is not None or add_usage:
         fields = dict(fields)
         if served is not None:
             fields["model"] = served
-        if request.stream and not request.include_usage:
+        if add_usage:
             fields["stream_options"] = _with_usage(fields.get("stream_options"))
     return _encode(fields)
 
@@ -119,7 +98,7 @@ def upstream_body(request: Request, served: msgspec.Raw | None) -> bytes:
 def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
     if raw is None or bytes(raw) == b"null":
         return msgspec.Raw(b'{"include_usage":true}')
-    options = _fields(raw)
+    options = decode_fields(bytes(raw))
     options["include_usage"] = _TRUE
     return msgspec.Raw(_encode(options))
 
@@ -131,10 +110,15 @@ class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
+class _CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
 class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -166,22 +150,91 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 def _usage(seen: _Usage) -> Usage:
-    details = seen.prompt_tokens_details
+    prompt, completion = seen.prompt_tokens_details, seen.completion_tokens_details
     return Usage(
         seen.prompt_tokens or 0,
         seen.completion_tokens or 0,
-        (details.cached_tokens or 0) if details is not None else 0,
+        (prompt.cached_tokens or 0) if prompt is not None else 0,
+        reasoning_tokens=(completion.reasoning_tokens or 0) if completion is not None else 0,
     )
 
 
-def _upstream_error(error: object, where: str) -> UpstreamError:
-    """An error that came inside a 200. Its text may name hosts and models of ours, so it stays in the detail."""
-    return UpstreamError(FailureKind.SERVER_ERROR, f"{where}: {str(error)[:300]}")
+_STATUSES: Final = {
+    "invalid_request_error": 400,
+    "invalid_prompt": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "content_policy_violation": 400,
+    "image_content_policy_violation": 400,
+    "BadRequestError": 400,  # vLLM
+    "authentication_error": 401,
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "overloaded_error": 503,
+}
+
+
+def failure_inside(error: object) -> UpstreamError:
+    """An error object inside a 200 means what it would have meant as a status, where its code or type says which."""
+    status, told = 500, error if isinstance(error, dict) else {"message": str(error)}
+    for word in (told.get("code"), told.get("type")):
+        if isinstance(word, str) and word.isdigit():
+            word = int(word)
+        if isinstance(word, int) and 400 <= word < 600:
+            status = word
+            break
+        if isinstance(word, str) and word in _STATUSES:
+            status = _STATUSES[word]
+            break
+    meant = failure_of(status, _encode({"error": told}))
+    return UpstreamError(
+        meant.kind, f"an error with status 200: {str(error)[:300]}", status=meant.status, said=meant.said
+    )
+
+
+class _Wrapped(msgspec.Struct):
+    error: Said
+
+
+_CONTEXT: Final = ("context_length_exceeded", "maximum context length", "context window", "max_model_len")
+_POLICY: Final = ("content_policy_violation", "content_filter", "ResponsibleAIPolicyViolation")
+
+
+def failure_of(status: int, body: bytes) -> UpstreamError:
+    """What an error answer means. Its words are kept only where they speak of the request: others may name our hosts.
+
+    The error object comes wrapped (OpenAI) or bare (older vLLM); codes come in words or, from servers that have none,
+    as a sentence.
+    """
+    kind, said = kind_of_status(status), _said(body)
+    if said is not None:
+        words = f"{said.code} {said.type} {said.message}"
+        if kind is FailureKind.REJECTED:
+            if any(word in words for word in _CONTEXT):
+                kind, said = FailureKind.CONTEXT_LENGTH, msgspec.structs.replace(said, code="context_length_exceeded")
+            elif any(word in words for word in _POLICY):
+                kind = FailureKind.CONTENT_POLICY
+        elif kind is FailureKind.RATE_LIMITED and "insufficient_quota" in words:
+            kind = FailureKind.QUOTA
+    ours = kind in (FailureKind.REJECTED, FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_POLICY)
+    return UpstreamError(kind, f"status {status}", status=status, said=said if ours else None)
+
+
+def _said(body: bytes) -> Said | None:
+    try:
+        return msgspec.json.decode(body, type=_Wrapped).error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        try:
+            return msgspec.json.decode(body, type=Said)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
 
 
 class Meter:
     """Reads an answer as it goes by and remembers what the receipt needs."""
 
+    terminator = b"data: [DONE]\n\n"  # added for servers that never say it: our callers' clients wait for it
     __slots__ = ("_open", "done", "finish_reason", "tokens_seen", "usage")
 
     def __init__(self) -> None:
@@ -199,7 +252,7 @@ class Meter:
     def billed(self, request: Request) -> tuple[Usage, UsageSource]:
         """Usage for the receipt: the upstream's own count, else an estimate that says so."""
         if self.usage is not None:
-            return self.usage, UsageSource.PROVIDER
+            return self.usage, UsageSource.PROVIDER if self.complete else UsageSource.PROVIDER_PARTIAL
         if self.tokens_seen:
             return Usage(request.prompt_tokens, self.tokens_seen), UsageSource.ESTIMATE
         return Usage(), UsageSource.NONE
@@ -208,10 +261,10 @@ class Meter:
         """Read a whole answer. Raises `UpstreamError` when it is an error or not the dialect."""
         try:
             seen = _chunk(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         if seen.error is not None:
-            raise _upstream_error(seen.error, "an error with status 200")
+            raise failure_inside(seen.error)
         if seen.choices is None:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, "an answer without `choices`")
         if seen.usage is not None:
@@ -235,6 +288,8 @@ class Meter:
             meaningful |= says_something
             if event and not (usage_only and strip_usage):
                 kept.append(event + b"\n\n")
+            if self.done:  # some servers say it twice
+                break
         return b"".join(kept), meaningful
 
     def _event(self, event: bytes) -> tuple[bool, bool]:
@@ -247,7 +302,7 @@ class Meter:
             return False, False
         try:
             seen = _chunk(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         choices = seen.choices
         if seen.usage is not None:
@@ -256,7 +311,7 @@ class Meter:
                 return False, True
         if not choices:
             if seen.error is not None:
-                raise _upstream_error(seen.error, "an error event")
+                raise failure_inside(seen.error)
             return False, False
         meaningful = False
         for choice in choices:

@@ -48,7 +48,7 @@ def test_a_full_kv_cache_counts_against_a_replica():
 def test_what_is_not_ready_cooling_or_broken_is_not_asked():
     replicas = fleet(0, 0, 0, 9999)
     replicas[0].ready = False
-    replicas[1].cool(10.0)
+    replicas[1].cool(10.0, rate_limited=True)
     breakers = {r.name: Breaker(BreakerRule(failures=1)) for r in replicas}
     breakers["r2"].on_failure(0.0)
     assert pick(replicas, breakers=breakers) == "r3"

@@ -32,6 +32,31 @@ def test_a_good_file_is_told_in_plain_words(penstock):
     assert "the environment variable A_KEY_THAT_IS_NOT_SET is not set here" in ran.out
 
 
+def test_each_kind_of_place_is_told_with_its_dialect_and_who_asks(penstock):
+    Path("penstock.yaml").write_text("""\
+models:
+  chat: { deployments: [pool, claude, google], on_disconnect: drain, on_cut: continue }
+deployments:
+  pool: { engine: http://10.0.0.4:11434, software: ollama, lose: [logit_bias] }
+  claude: { provider: bedrock, region: us-east-1, api: invoke, served: us.anthropic.claude-sonnet-4, lose: all }
+  google: { provider: vertex, region: global, project: p-1, served: gemini-2.5-pro }
+images: { fetch: allow, hosts: [img.example.com] }
+responses: { max: 0 }
+""")
+    ran = penstock("check")
+    assert ran.code == 0
+    said = " ".join(ran.out.split())
+    assert "all within 10m; read to its end when the caller leaves" in said
+    assert "ollama engine at http://10.0.0.4:11434; asked for by the caller's own name; probed at /" in said
+    assert "may leave out logit_bias where" in said
+    assert "provider bedrock at us-east-1, asked in Anthropic's dialect through Bedrock's InvokeModel; asked" in said
+    assert "AWS's own credentials; may leave out everything" in said
+    assert "provider vertex at global of project p-1, asked in Gemini's dialect" in said
+    assert "going on after a broken stream, for chat (continue)" in said
+    assert "images by URL fetched from img.example.com, to 20MiB" in said
+    assert "responses responses.retention, responses.max" in said.partition("Off")[2]
+
+
 def test_a_problem_is_told_with_its_line_and_the_nearest_name(penstock):
     Path("penstock.yaml").write_text(GOOD.replace("engine:", "engin:"))
     ran = penstock("check")

@@ -109,10 +109,18 @@ def test_an_address_serves_every_model_that_it_said_it_has():
     }
 
 
+WAYS = {"azure": "my-resource/", "bedrock": "eu-west-1/", "vertex": "my-project/global/"}
+
+
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_every_known_provider_can_be_a_target(name: str):
-    spec = compile_plane(load(config_for([f"{name}/some-model"]), "zero"), 1, {})
-    assert spec.deployments[0].replicas[0].origin.startswith("https://")
+    config = load(config_for([f"{name}/{WAYS.get(name, '')}some/model"]), "zero")
+    (deployment,) = compile_plane(config, 1, {}).deployments
+    assert list(config.models) == ["some/model"]
+    assert deployment.served == "some/model"
+    assert deployment.replicas[0].origin.startswith("https://")
+    assert deployment.replicas[0].health_path is None
+    assert (deployment.credential is None) == (not PROVIDERS[name].key_needed)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,8 @@ def test_every_known_provider_can_be_a_target(name: str):
     [
         ("opnai/gpt-5", "Did you mean `openai`?"),
         ("openai/", "neither a provider's model nor an address"),
+        ("bedrock/anthropic.claude-sonnet-4", "needs its whole way: bedrock/REGION/MODEL"),
+        ("vertex/p//gemini-2.5-pro", "needs its whole way: vertex/PROJECT/REGION/MODEL"),
         ("http://", "must be an address"),
         ("", "is not a target"),
         ("a b", "is not a target"),

@@ -120,6 +120,57 @@ server: { port: 99999, max_body: 1, acess_log: off }
             "must not be more than max_batched_tokens (512)",
         ),
         ("served: llama-3-8b", "breaker: { open_for: 0s }", "breaker.open_for must be longer than 0s"),
+        ("served: llama-3-8b", "software: vlm", "Did you mean `vllm`?"),
+        ("served: gpt-5-mini", "software: vllm", "software belongs to a deployment with `engine`"),
+        ("served: gpt-5-mini", "speaks: anthropic", "speaks belongs to an address"),
+        ("served: llama-3-8b", "software: tgi, speaks: anthropic", "`tgi` does not speak anthropic"),
+        (
+            "served: gpt-5-mini",
+            "region: us-east-1",
+            "region belongs to `provider: bedrock` or `provider: vertex`, and this is `provider: openai`",
+        ),
+        (
+            "served: llama-3-8b",
+            "api: invoke",
+            "api belongs to `provider: bedrock`, and this is a deployment with `engine`",
+        ),
+        ("served: gpt-5-mini", "beta: all", "or `speaks: anthropic`, and this is `provider: openai`"),
+        (
+            "served: gpt-5-mini",
+            "api: convers",
+            "must be `converse` or `invoke`, not `convers`. Did you mean `converse`?",
+        ),
+        ("provider: openai", "provider: azure", "needs `endpoint` for `provider: azure`: the address of your resource"),
+        ("provider: openai", "provider: azure, endpoint: https://x/openai", "must end with the host, without /openai"),
+        ("provider: openai", "provider: azure, endpoint: http://x.example.com", "must be https://: it gets your key"),
+        (
+            "provider: openai, served: gpt-5-mini",
+            "provider: azure, endpoint: https://x.example.com, api_version: 2024-10-21",
+            "needs `served` beside `api_version`",
+        ),
+        ("provider: openai", "provider: azure, api_version: v1", "must be a date such as 2024-10-21"),
+        ("provider: openai", "provider: bedrock", "needs `region` for `provider: bedrock`"),
+        ("provider: openai", "provider: bedrock, region: us_east", "must be a region such as us-east-1"),
+        ("provider: openai", "provider: bedrock, region: us-east-1, api: invoke", "`invoke` is for Claude only"),
+        ("provider: openai", "provider: vertex, region: global", "needs `project` for `provider: vertex`"),
+        (
+            "provider: openai, served: gpt-5-mini",
+            "provider: vertex, region: global, project: p",
+            "needs `served` for `provider: vertex`",
+        ),
+        ("served: gpt-5-mini", "lose: some", "must be `all`, not `some`"),
+        ("served: gpt-5-mini", "lose: [a b]", "must be the name of a field of a request"),
+        ("[local, openai]", "[openai], on_cut: continue", "`continue` needs a deployment with `engine` or `model`"),
+        ("[local, openai]", "[openai], on_disconnect: drian", "Did you mean `drain`?"),
+        ("models:\n", "images: { max_bytes: 2GiB }\nmodels:\n", "images.max_bytes must be from 1KiB to 1GiB"),
+        ("models:\n", "images: { timeout: 10m }\nmodels:\n", "images.timeout must be longer than 0s and at most 5m"),
+        ("models:\n", "images: { hosts: [a.example] }\nmodels:\n", "has no meaning while nothing is fetched"),
+        (
+            "models:\n",
+            "images: { fetch: allow, hosts: ['https://a'] }\nmodels:\n",
+            "must be a host such as images.example.com",
+        ),
+        ("models:\n", "responses: { retention: 30 }\nmodels:\n", "responses.retention must be a duration"),
         ("provider: openai", "provider: https://me@x/v1", "must not hold a user name or password"),
         ("served: llama-3-8b", "connect_timeout: 0s", "connect_timeout must be longer than 0s"),
         (
@@ -293,4 +344,4 @@ def test_the_json_schema_knows_every_option_and_its_pattern():
     deployment = schema["$defs"]["Deployment"]
     assert deployment["additionalProperties"] is False
     assert "engine" in deployment["properties"]
-    assert schema["$defs"]["Timeouts"]["properties"]["idle"]["pattern"].endswith("(ms|s|m|h)$")
+    assert schema["$defs"]["Timeouts"]["properties"]["idle"]["pattern"].endswith("(ms|s|m|h|d)$")

@@ -11,7 +11,8 @@ from penstock.config.units import n_bytes, seconds
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("30s", 30.0), ("500ms", 0.5), ("10m", 600.0), ("1.5h", 5400.0), ("0s", 0.0)]
+    ("text", "value"),
+    [("30s", 30.0), ("500ms", 0.5), ("10m", 600.0), ("1.5h", 5400.0), ("0s", 0.0), ("30d", 2_592_000.0)],
 )
 def test_a_duration_is_read_in_its_unit(text: str, value: float):
     assert seconds(text) == value

@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.balancing.balancer import Balancer
-from penstock.core.errors import FailureKind, UpstreamError
+from penstock.core.errors import FailureKind, UpstreamError, kind_of_status
 from penstock.core.fleet import Replica
 from penstock.core.outcome import UsageSource
 from penstock.core.plan import Plan
 from penstock.resilience.breaker import Breaker, BreakerRule
-from penstock.resilience.failures import kind_of_status
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.sim.requests import Fleet, Response, SimulatedRequest
 from penstock.sim.world import World as SimulatedWorld

@@ -50,13 +50,19 @@ def test_a_rejected_request_is_not_retried():
 def test_when_nobody_would_take_it_sooner_the_wait_is_respected():
     m = machine()
     m.start(0.0)
-    assert alarm(m.on(failed(0, FailureKind.RATE_LIMITED, wait=3.0), 1.0)) == 4.0
+    assert alarm(m.on(failed(0, FailureKind.RATE_LIMITED, wait=1.9), 1.0)) == 2.9
+
+
+def test_who_would_have_to_wait_long_is_told_so_at_once():
+    m = machine()
+    m.start(0.0)
+    assert isinstance(m.on(failed(0, FailureKind.RATE_LIMITED, wait=2.1), 1.0)[-1], GiveUp)
 
 
 def test_a_wait_beyond_the_deadline_is_not_waited_for():
-    m = machine(deadline=3.0)
+    m = machine(deadline=2.0)
     m.start(0.0)
-    assert isinstance(m.on(failed(0, FailureKind.RATE_LIMITED, wait=3.0), 1.0)[-1], GiveUp)
+    assert isinstance(m.on(failed(0, FailureKind.RATE_LIMITED, wait=1.5), 1.0)[-1], GiveUp)
 
 
 def test_a_hedge_starts_when_the_first_token_is_slow_and_the_loser_is_cancelled():

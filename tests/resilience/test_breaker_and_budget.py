@@ -1,9 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.errors import FailureKind, UpstreamError
+from penstock.core.errors import FailureKind, UpstreamError, kind_of_status
 from penstock.resilience.breaker import Breaker, BreakerRule, Phase
-from penstock.resilience.failures import CONSEQUENCES, for_caller, kind_of_status
+from penstock.resilience.failures import CONSEQUENCES, for_caller
 from penstock.resilience.retry_budget import RetryBudget
 
 RULE = BreakerRule(failures=3, open_for=10.0, probes=1)

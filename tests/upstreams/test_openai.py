@@ -1,14 +1,18 @@
 """The adapter against a hand-held transport: what each ending means."""
 
+import gzip
+
 import msgspec
 import pytest
 
+from penstock.config.providers import COMPATIBLE
 from penstock.core.clock import ManualClock
-from penstock.core.errors import FailureKind
+from penstock.core.errors import FailureKind, Said
 from penstock.core.outcome import UsageSource
 from penstock.testing.fake_upstream import ANSWER, DONE, ROLE, STOP, TOKEN, USAGE, Fault
-from penstock.upstreams import openai
-from penstock.upstreams.openai import OpenAIUpstream
+from penstock.upstreams import answer, openai
+from penstock.upstreams.credentials import bearer, nobody
+from penstock.upstreams.http_upstream import HttpUpstream
 from tests.worlds import PLAIN, STREAM, request
 
 
@@ -51,7 +55,11 @@ class Caller:
 def opened(body=STREAM, **more):
     transport, caller = Transport(), Caller()
     options = {"base_path": "/v1", "served": "served", "secret": "sk-1"} | more
-    stream = OpenAIUpstream(transport, ManualClock(), **options).open(request(body), caller)
+    clock = ManualClock()
+    secret = options.pop("secret")
+    authorization = nobody() if secret is None else bearer(secret)
+    ways = openai.ways(clock, transport.host, native=COMPATIBLE, authorization=authorization, **options)
+    stream = HttpUpstream(transport, clock, ways).open(request(body), caller, 0.0)
     return transport, caller, stream
 
 
@@ -132,6 +140,23 @@ def test_every_fault_of_the_transport_has_its_meaning(kind, means):
     assert failure.kind is means
 
 
+@pytest.mark.parametrize("last", [STOP + DONE[:-1], STOP + DONE[:-2], STOP[:-1], STOP + DONE[:-2] + b"\r"])
+def test_a_last_blank_line_that_is_missing_is_forgiven(last):
+    transport, caller, stream = opened()
+    feed(transport, ROLE + TOKEN + last)
+    stream.relay(caller)
+    assert (caller.got, caller.end) == (ROLE + TOKEN + STOP + DONE, None)
+
+
+def test_a_first_token_may_be_large_though_what_comes_before_it_may_not(monkeypatch):
+    monkeypatch.setattr(answer, "MAX_HELD_BYTES", 1000)
+    large = TOKEN.replace(b" hi", b"x" * 5000)
+    transport, caller, stream = opened()
+    feed(transport, large + STOP + DONE)
+    stream.relay(caller)
+    assert (caller.got, caller.end) == (large + STOP + DONE, None)
+
+
 @pytest.mark.parametrize(
     "blocks",
     [
@@ -141,7 +166,7 @@ def test_every_fault_of_the_transport_has_its_meaning(kind, means):
         (TOKEN,),
         (TOKEN, b'data: {"choices":[{"in'),
         (TOKEN + TOKEN,),
-        (STOP[:-1],),
+        (STOP[:-8],),
         (TOKEN.replace(b'"index":0', b'"index":1') + STOP,),
     ],
 )
@@ -191,7 +216,7 @@ def test_an_error_event_before_the_first_token_can_be_retried_and_after_it_is_to
 
 
 def test_who_talks_without_saying_anything_is_given_up(monkeypatch):
-    monkeypatch.setattr(openai, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(answer, "MAX_HELD_BYTES", 1000)
     transport, caller, _ = opened()
     feed(transport, *[ROLE] * 20, ended=False)
     assert caller.heard[0].kind is FailureKind.BAD_PAYLOAD
@@ -209,12 +234,57 @@ def test_only_the_four_fields_of_an_upstreams_error_are_passed_on():
     transport, caller, _ = opened()
     said = b'{"error":{"message":"too long","code":"context_length_exceeded","param":"messages","host":"gpu-7"}}'
     feed(transport, said, status=400)
-    assert msgspec.json.decode(caller.heard[0].body)["error"] == {
-        "message": "too long",
-        "type": None,
-        "param": "messages",
-        "code": "context_length_exceeded",
-    }
+    assert caller.heard[0].kind is FailureKind.CONTEXT_LENGTH
+    assert caller.heard[0].said == Said("too long", None, "messages", "context_length_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind", "code"),
+    [
+        (400, {"message": "the maximum context length is 4096"}, "context_length", "context_length_exceeded"),
+        (400, {"message": "no", "code": "content_policy_violation"}, "content_policy", "content_policy_violation"),
+        (400, {"message": "no", "code": "content_filter"}, "content_policy", "content_filter"),
+        (400, {"message": "bad tool", "code": None}, "rejected", None),
+        (429, {"message": "pay", "code": "insufficient_quota"}, "quota", None),
+        (429, {"message": "slow", "code": "rate_limit"}, "rate_limited", None),
+        (402, {"message": "pay"}, "quota", None),
+    ],
+)  # fmt: skip
+def test_what_a_refusal_is_about_is_read_from_its_words(status, error, kind, code):
+    transport, caller, _ = opened()
+    feed(transport, msgspec.json.encode({"error": error}), status=status)
+    (failure,) = caller.heard
+    assert failure.kind == kind
+    assert (failure.said is None) == (kind in ("quota", "rate_limited"))
+    assert failure.said is None or failure.said.code == code
+
+
+def test_a_compressed_answer_is_read_though_nobody_asked_for_it():
+    transport, caller, stream = opened()
+    squeezed = gzip.compress(ROLE + TOKEN + STOP + DONE)
+    halves = (squeezed[:20], squeezed[20:])
+    feed(transport, *halves, headers=[(b"content-encoding", b"gzip"), (b"content-type", b"text/event-stream")])
+    stream.relay(caller)
+    assert (caller.got, caller.end) == (ROLE + TOKEN + STOP + DONE, None)
+
+
+def test_a_compressed_answer_that_ends_too_early_or_is_a_bomb_fails(monkeypatch):
+    monkeypatch.setattr(answer, "MAX_ANSWER_BYTES", 1000)
+    for body, kind in (
+        (gzip.compress(TOKEN)[:-4], FailureKind.TRUNCATED),
+        (b"not gzip", FailureKind.BAD_PAYLOAD),
+        (gzip.compress(b" " * 100_000), FailureKind.BAD_PAYLOAD),
+    ):
+        transport, caller, _ = opened(PLAIN)
+        feed(transport, body, headers=[(b"content-encoding", b"gzip")])
+        assert caller.heard[0].kind is kind
+
+
+def test_what_follows_the_terminal_event_is_not_passed_on():
+    transport, caller, stream = opened()
+    feed(transport, ROLE + TOKEN + STOP + DONE + DONE, DONE)
+    stream.relay(caller)
+    assert (caller.got, caller.end) == (ROLE + TOKEN + STOP + DONE, None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from penstock.core.errors import BadRequest, FailureKind, UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import ANYONE, Endpoint, Usage
-from penstock.wire.openai_chat import BLOCK_BYTES, Meter, parse, upstream_body
+from penstock.wire.openai_chat import Meter, parse, upstream_body
+from penstock.wire.prompts import BLOCK_BYTES
 from penstock.wire.sse import EventCutter
 
 

@@ -1,0 +1,64 @@
+"""A request to a server that speaks Messages too: read as far as the gateway must, and sent on as it came."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from penstock.core.errors import BadRequest
+from penstock.core.request import Caller, Endpoint, Request
+from penstock.wire.prompts import (
+    BYTES_PER_TOKEN,
+    EMPTY_LIST,
+    EXPECTED_TOKENS,
+    OPENING,
+    decode_count,
+    decode_fields,
+    decode_flag,
+    decode_string,
+    prefix_hashes,
+    read_field,
+)
+
+_encode = msgspec.json.Encoder().encode
+_PROMPT: Final = ("tools", "system", "messages")
+"""The fields that the model reads, in the order in which prompt caches see them."""
+
+
+def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: float) -> Request:
+    """Read the body of `/v1/messages` or its `count_tokens`. Raises `BadRequest` naming the field that is wrong."""
+    fields = decode_fields(body)
+    model = read_field(fields, "model", decode_string)
+    if not model:
+        raise BadRequest("`model` is missing: name the model that should answer", param="model")
+    limit = read_field(fields, "max_tokens", decode_count) if "max_tokens" in fields else None
+    if limit is not None and limit < 0:
+        raise BadRequest(f"`max_tokens` is {limit}; it must not be negative", param="max_tokens")
+    if limit is None and endpoint is Endpoint.MESSAGES:
+        raise BadRequest("`max_tokens` is missing: this API asks for it", param="max_tokens")
+    messages = fields.get("messages")
+    if messages is None:
+        raise BadRequest("`messages` is missing", param="messages")
+    if memoryview(messages)[0] != OPENING or EMPTY_LIST(messages):
+        raise BadRequest("`messages` must be a list of at least one message", param="messages")
+    parts = [fields[name] for name in _PROMPT if name in fields]
+    prompt = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+    return Request(
+        id=id,
+        endpoint=endpoint,
+        caller=caller,
+        model=model,
+        stream="stream" in fields and bool(read_field(fields, "stream", decode_flag)),
+        include_usage=True,  # it is always part of this dialect
+        prompt_tokens=len(prompt) // BYTES_PER_TOKEN + 1,
+        max_tokens=limit or EXPECTED_TOKENS,
+        prefix_hashes=prefix_hashes(prompt),
+        fields=fields,
+        received_at=now,
+    )
+
+
+def upstream_body(request: Request, served: msgspec.Raw | None) -> bytes:
+    """The request for a server of the same dialect: its own name for the model."""
+    return _encode(request.fields if served is None else {**request.fields, "model": served})

@@ -1,0 +1,138 @@
+"""Which module speaks which dialect on the caller's side, and how a request gets from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+import msgspec
+
+from penstock.core.errors import FailureKind, PenstockError, UpstreamError
+from penstock.core.outcome import UsageSource
+from penstock.core.request import Endpoint, Request, Usage
+from penstock.wire import anthropic, openai_hub, responses
+from penstock.wire.canonical import AnswerReader, AnswerWriter, Ask, Asked, Losses
+from penstock.wire.errors import responses_event
+from penstock.wire.readings import Passing, Reading, Translated, Whole
+
+Asking = tuple[bytes, Reading, tuple[str, ...]]
+"""The body to send, how to read the answer, and the caller's fields that were left out."""
+
+
+class Speaks(msgspec.Struct, frozen=True):
+    """A dialect of callers. `names` are its words for canonical fields, where they differ."""
+
+    read_request: Callable[[dict[str, msgspec.Raw]], Ask]
+    writer: Callable[[Asked], AnswerWriter]
+    names: Mapping[str, str]
+
+
+_OF_RESPONSES: Final = {
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+}
+CALLERS: Final[Mapping[Endpoint, Speaks]] = {
+    Endpoint.CHAT: Speaks(openai_hub.read_request, openai_hub.ChatWriter, {"reasoning": "reasoning_effort"}),
+    Endpoint.MESSAGES: Speaks(anthropic.read_request, anthropic.MessagesWriter, anthropic.NAMES),
+    Endpoint.RESPONSES: Speaks(responses.read_request, responses.ResponsesWriter, _OF_RESPONSES),
+}
+
+
+def translated(
+    request: Request,
+    write: Callable[[Ask, Losses], bytes],
+    reader: Callable[[Ask], AnswerReader],
+    lose: Collection[str],
+    created: float,
+    reading: Callable[[AnswerReader, AnswerWriter], Translated] = Translated,
+) -> Asking:
+    """The request in another dialect, and how to read its answer back. Raises `BadRequest` for what cannot be said.
+
+    `created` is Unix time, for dialects whose answers tell it.
+    """
+    caller = CALLERS[request.endpoint]
+    losses = Losses(lose, caller.names)
+    ask = caller.read_request(request.fields)
+    body = write(ask, losses)
+    asked = Asked(
+        id=request.id,
+        model=request.model,
+        created=int(created),
+        include_usage=request.include_usage,
+        prompt_tokens=request.prompt_tokens,
+        ask=ask,
+        fields=with_previous(request),
+    )
+    return body, reading(reader(ask), caller.writer(asked)), tuple(losses.lost)
+
+
+def with_previous(request: Request) -> dict[str, msgspec.Raw]:
+    """The caller's fields, for an answer that echoes them."""
+    fields = dict(request.fields)
+    if request.follows is not None:
+        fields["previous_response_id"] = msgspec.Raw(msgspec.json.encode(request.follows))
+    return fields
+
+
+def passing(endpoint: Endpoint, served: msgspec.Raw | None) -> Callable[[Request], Asking]:
+    """Messages and responses to an upstream that has them itself."""
+    body = (
+        responses.upstream_body if endpoint in (Endpoint.RESPONSES, Endpoint.INPUT_TOKENS) else anthropic.upstream_body
+    )
+    if endpoint is Endpoint.RESPONSES:
+        return lambda request: (body(request, served), PassingResponses(responses.ResponsesMeter()), ())
+    if endpoint is Endpoint.MESSAGES:
+        return lambda request: (body(request, served), Passing(anthropic.MessagesMeter()), ())
+    return lambda request: (body(request, served), Whole(), ())
+
+
+COUNTED_AS: Final[Mapping[Endpoint, Endpoint]] = {
+    Endpoint.COUNT_TOKENS: Endpoint.MESSAGES,
+    Endpoint.INPUT_TOKENS: Endpoint.RESPONSES,
+}
+"""Endpoints that count the tokens of a request, and the endpoint whose request it is."""
+
+COUNT_BODIES: Final[Mapping[Endpoint, Callable[[int], bytes]]] = {
+    Endpoint.COUNT_TOKENS: anthropic.count_tokens_body,
+    Endpoint.INPUT_TOKENS: responses.input_tokens_body,
+}
+
+
+class _Tokens(msgspec.Struct):
+    count: int
+
+
+class Counted(Whole):
+    """The answer of an engine's `/tokenize`, told as the endpoint that was asked for."""
+
+    __slots__ = ("_endpoint",)
+    keeps_type = False
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+
+    def whole(self, body: bytes) -> bytes:
+        super().whole(body)
+        try:
+            tokens = msgspec.json.decode(body, type=_Tokens).count
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise UpstreamError(FailureKind.BAD_PAYLOAD, f"tokenize: {error}") from None
+        return COUNT_BODIES[self._endpoint](tokens)
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        return Usage(), UsageSource.NONE  # nothing was generated
+
+
+class PassingResponses(Passing):
+    """Keeps the response object that its last event carries."""
+
+    __slots__ = ()
+    meter: responses.ResponsesMeter
+
+    def final_response(self) -> bytes | None:
+        return self.meter.final_response()
+
+    def broken(self, error: PenstockError) -> bytes | None:
+        return responses_event(error, self.meter.sequence_number + 1)

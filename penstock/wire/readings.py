@@ -1,0 +1,338 @@
+"""What an upstream's bytes mean and what the caller gets of them: passed on as they came, or translated.
+
+One `Reading` serves one attempt. It is fed the body of the upstream's answer and knows when that is whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from penstock.core.errors import FailureKind, PenstockError, UpstreamError
+from penstock.core.outcome import UsageSource
+from penstock.core.request import Request, Usage
+from penstock.wire.canonical import (
+    MEANS_SOMETHING,
+    AnswerReader,
+    AnswerWriter,
+    Counted,
+    Delta,
+    Finish,
+    TextDelta,
+)
+from penstock.wire.prompts import BYTES_PER_TOKEN
+from penstock.wire.sse import EventCutter, data_of
+
+
+class Reading(Protocol):
+    """`done`: nothing that matters can follow, so how the connection ends does not matter either."""
+
+    keeps_type: bool
+    """What the answer is, its upstream's content-type says; else it is JSON, or server-sent events."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def finish_reason(self) -> str | None: ...
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """Bytes of a stream: whole events for the caller, and whether any of them was a token or an end.
+
+        Raises `UpstreamError` at an error event, and at what is not the dialect.
+        """
+        ...
+
+    def ended(self) -> bytes:
+        """The stream ended cleanly: what remains to be said. Raises `UpstreamError` (truncated) if it was not whole."""
+        ...
+
+    def whole(self, body: bytes) -> bytes:
+        """A plain answer, for the caller. Raises `UpstreamError`."""
+        ...
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        """What it cost so far, and who says so."""
+        ...
+
+    def final_response(self) -> bytes | None:
+        """The whole answer as one object of the Responses API, once it is whole; None in other dialects."""
+        ...
+
+    def broken(self, error: PenstockError) -> bytes | None:
+        """The last event of a stream that broke, where that depends on what was said before; None: it does not."""
+        ...
+
+
+class Meter(Protocol):
+    """Reads an answer of the caller's own dialect as it goes by; changes nothing but what it is told to leave out."""
+
+    done: bool
+    finish_reason: str | None
+    terminator: bytes
+
+    @property
+    def complete(self) -> bool: ...
+
+    def events(self, block: bytes, strip_usage: bool) -> tuple[bytes, bool]: ...
+
+    def answer(self, body: bytes) -> None: ...
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]: ...
+
+
+class _Plain:
+    """What most readings say."""
+
+    __slots__ = ()
+
+    keeps_type = False
+
+    def final_response(self) -> bytes | None:
+        return None
+
+    def broken(self, error: PenstockError) -> bytes | None:
+        return None
+
+
+class Passing(_Plain):
+    """The same dialect on both sides: events go on as they came, and a meter reads them."""
+
+    __slots__ = ("_cutter", "_strip_usage", "meter")
+
+    def __init__(self, meter: Meter, strip_usage: bool = False) -> None:
+        self.meter = meter
+        self._strip_usage = strip_usage
+        self._cutter: EventCutter | None = None  # only a stream has one
+
+    @property
+    def done(self) -> bool:
+        return self.meter.done
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.meter.finish_reason
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        cutter = self._cutter
+        if cutter is None:
+            cutter = self._cutter = EventCutter()
+        block = cutter.feed(data)
+        if self.meter.done:  # what a server may say after its last word is nobody's business
+            return b"", False
+        return self.meter.events(block, self._strip_usage) if block else (b"", False)
+
+    def ended(self) -> bytes:
+        meter, cutter, last = self.meter, self._cutter, b""
+        if cutter is not None and cutter.holds_data and not meter.done:
+            try:  # some servers leave out the last blank line
+                last, _ = meter.events(cutter.rest().rstrip(b"\n") + b"\n\n", self._strip_usage)
+            except UpstreamError:
+                raise truncated() from None
+        if not meter.complete:
+            raise truncated()
+        return last if meter.done else last + meter.terminator
+
+    def whole(self, body: bytes) -> bytes:
+        self.meter.answer(body)
+        return body
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        return self.meter.billed(request)
+
+
+class Translated:
+    """Two dialects: an upstream's events become deltas, and the deltas events for the caller.
+
+    Streams that are not server-sent events override `_read` and `_read_rest`.
+    """
+
+    __slots__ = ("_cutter", "_reader", "_tokens_seen", "done", "finish_reason", "usage", "writer")
+
+    keeps_type = False
+
+    def __init__(self, reader: AnswerReader, writer: AnswerWriter) -> None:
+        self._reader, self.writer = reader, writer
+        self._cutter = EventCutter()
+        self._tokens_seen = 0
+        self.done = False
+        self.finish_reason: str | None = None
+        self.usage: Usage | None = None
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        return (b"", False) if self.done else self._tell(self._read(data))
+
+    def ended(self) -> bytes:
+        try:
+            last, _ = self._tell(self._read_rest())
+        except UpstreamError:
+            raise truncated() from None
+        if not self._reader.complete:
+            raise truncated()
+        self.done = True
+        return last + self.writer.end()
+
+    def _read(self, data: bytes) -> list[Delta]:
+        block = self._cutter.feed(data)
+        deltas: list[Delta] = []
+        if block:
+            for event in block[:-2].split(b"\n\n"):
+                payload = data_of(event)
+                if payload:
+                    deltas += self._reader.event(checked(payload))
+        return deltas
+
+    def _read_rest(self) -> list[Delta]:
+        """Some servers leave out the last blank line."""
+        payload = data_of(self._cutter.rest().rstrip(b"\n"))
+        return self._reader.event(checked(payload)) if payload else []
+
+    def _tell(self, deltas: list[Delta]) -> tuple[bytes, bool]:
+        meaningful = False
+        for delta in deltas:
+            if isinstance(delta, MEANS_SOMETHING):
+                meaningful = True
+                self._tokens_seen += 1
+                if isinstance(delta, Finish):
+                    self.finish_reason = delta.reason
+            elif isinstance(delta, Counted):
+                self.usage = delta.usage
+        return (self.writer.events(deltas) if deltas else b""), meaningful
+
+    def whole(self, body: bytes) -> bytes:
+        deltas = self._reader.whole(checked(body))
+        self._tell_nobody(deltas)
+        return self.writer.whole(deltas)
+
+    def final_response(self) -> bytes | None:
+        return self.writer.final_response()
+
+    def broken(self, error: PenstockError) -> bytes | None:
+        return self.writer.failed_event(error)
+
+    def _tell_nobody(self, deltas: list[Delta]) -> None:
+        self.done = True
+        for delta in deltas:
+            if isinstance(delta, Finish):
+                self.finish_reason = delta.reason
+            elif isinstance(delta, Counted):
+                self.usage = delta.usage
+            elif isinstance(delta, TextDelta):
+                self._tokens_seen += max(1, len(delta.text) // BYTES_PER_TOKEN)
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        if self.usage is not None:
+            source = UsageSource.PROVIDER if self._reader.complete else UsageSource.PROVIDER_PARTIAL
+            return self.usage, source
+        if self._tokens_seen:
+            return Usage(request.prompt_tokens, self._tokens_seen), UsageSource.ESTIMATE
+        return Usage(), UsageSource.NONE
+
+
+class _Counts(msgspec.Struct, gc=False):
+    """Of embeddings, rerank, transcriptions, images: each has its own names for the same thing."""
+
+    prompt_tokens: int | None = None
+    input_tokens: int | None = None
+    completion_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class _Unary(msgspec.Struct, gc=False):
+    usage: _Counts | None = None
+    error: Any = None
+
+
+_unary = msgspec.json.Decoder(_Unary).decode
+
+
+class Whole(_Plain):
+    """Endpoints that answer at once and in one dialect (embeddings, moderations, rerank, images...): passed on."""
+
+    __slots__ = ("_answered", "_usage", "done")
+
+    finish_reason: str | None = None
+    keeps_type = True
+
+    def __init__(self) -> None:
+        self.done = False
+        self._answered = False
+        self._usage: Usage | None = None
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        raise UpstreamError(FailureKind.BAD_PAYLOAD, "a stream from an endpoint that has none")
+
+    def ended(self) -> bytes:
+        raise truncated()
+
+    def whole(self, body: bytes) -> bytes:
+        """Text that is not JSON (a transcript, say) is an answer too; a JSON error with status 200 is none."""
+        self.done = self._answered = True
+        try:
+            seen = _unary(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return body
+        if seen.error:
+            raise UpstreamError(FailureKind.SERVER_ERROR, f"an error with status 200: {str(seen.error)[:300]}")
+        counts = seen.usage
+        if counts is not None:
+            prompt = counts.prompt_tokens if counts.prompt_tokens is not None else counts.input_tokens
+            completion = counts.completion_tokens if counts.completion_tokens is not None else counts.output_tokens
+            if prompt is None and counts.total_tokens is not None:
+                prompt = counts.total_tokens - (completion or 0)
+            self._usage = Usage(max(0, prompt or 0), max(0, completion or 0))
+        return body
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        if self._usage is not None:
+            return self._usage, UsageSource.PROVIDER
+        if self._answered:
+            return Usage(request.prompt_tokens), UsageSource.ESTIMATE
+        return Usage(), UsageSource.NONE
+
+
+class Raw(_Plain):
+    """Bytes without events, such as speech: HTTP alone says whether they are whole."""
+
+    __slots__ = ("_seen", "done")
+
+    finish_reason: str | None = None
+    keeps_type = True
+
+    def __init__(self) -> None:
+        self.done = False
+        self._seen = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        self._seen = True
+        return data, True
+
+    def ended(self) -> bytes:
+        self.done = True
+        return b""
+
+    def whole(self, body: bytes) -> bytes:
+        self._seen = self.done = True
+        return body
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        return (Usage(request.prompt_tokens), UsageSource.ESTIMATE) if self._seen else (Usage(), UsageSource.NONE)
+
+
+def checked(payload: bytes) -> bytes:
+    """What is copied into our own answer must be text. Raises `UpstreamError`."""
+    if not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError as error:
+            raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
+    return payload
+
+
+def truncated() -> UpstreamError:
+    return UpstreamError(FailureKind.TRUNCATED, "the stream ended without its terminal event")
+
+
+_: tuple[type[Reading], ...] = (Passing, Translated, Whole, Raw)
