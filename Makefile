@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 600
 IN := .venv/bin/python
 SOURCES := penstock tests scripts bench models examples setup.py
 
-.PHONY: help setup demo test check fix cover docs wall fuzz bench .engine .dev
+.PHONY: help setup demo test check fix cover docs conformance wall fuzz bench .engine .dev
 
 help: ## this list
 	@echo "Penstock: the production LLM serving platform that one engineer can hold in their head."
@@ -45,6 +45,9 @@ cover: .dev ## which lines no test runs, per file; a browsable report in .covera
 
 docs: .dev ## write the generated pages anew (docs/cli.md from --help)
 	@$(IN) scripts/write_docs.py
+
+conformance: .dev ## other people's code against Penstock: the SDKs' own tests, a client matrix, schemathesis
+	@$(IN) -m pytest tests/conformance tests/clients
 
 wall: .dev ## the fault wall: every way an upstream can break, and what callers are told (docs/faults.md)
 	@$(IN) -m penstock.testing.faults

@@ -45,7 +45,8 @@ BUILD = HERE / ".build"
 RESULTS = HERE / "results"
 FIGURES = ROOT / "docs" / "figures.md"
 N_REPLICAS = 4
-MEASURES = ("A", "B5", "L", "latency", "C5000", "start", "import")
+MEASURES = ("A", "B5", "X", "XB5", "L", "latency", "C5000", "start", "import")
+MESSAGES = "/v1/messages"
 
 Figures = dict[str, float]
 
@@ -90,6 +91,15 @@ def _long_body() -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
+def _as_messages(body: bytes) -> bytes:
+    """The same request in Anthropic's dialect."""
+    fields = json.loads(body)
+    system, *turns = fields["messages"]
+    fields |= {"system": system["content"], "messages": turns}
+    fields.pop("stream_options", None)
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
 # ---------------------------------------------------------------- the world around a gateway
 
 
@@ -115,6 +125,7 @@ class World:
             "C5000": _body("", events=100, interval_us=100_000),
             "long": _long_body(),
         }
+        self.bodies |= {f"{name}-messages": _as_messages(self.bodies[name]) for name in ("small", "B5")}
         for name, body in self.bodies.items():
             (self.scratch / f"{name}.json").write_bytes(body)
         first = machine.free_ports(N_REPLICAS + 2)
@@ -299,6 +310,22 @@ def scenario_b5(running: Running, scale: float) -> Figures:
     }
 
 
+def scenario_x(running: Running, scale: float) -> Figures:
+    """A, asked in Anthropic's dialect of upstreams that have OpenAI's."""
+    running.load("small-messages", 64, "-P", MESSAGES, "-d", 0.5, warm_up=True)
+    return _closed_loop(running, "X", "small-messages", 64, 3 * scale, "-P", MESSAGES)
+
+
+def scenario_xb5(running: Running, scale: float) -> Figures:
+    """B5 likewise: 64 events of the upstream become 65."""
+    options = ("-P", MESSAGES, "-s", "-e", 65)
+    running.load("B5-messages", 200, *options, "-d", 0.7, warm_up=True)
+    cpu = machine.cpu_seconds(running.child.pid)
+    result = running.load("B5-messages", 200, *options, "-d", 3 * scale)
+    cpu = machine.cpu_seconds(running.child.pid) - cpu
+    return {"XB5 us/event": cpu / result["events"] * 65 / 64 * 1e6}
+
+
 def scenario_latency(running: Running, scale: float) -> Figures:
     """1,000 requests per second, open loop, latency from the moment each was due."""
     n = int(4_000 * scale)
@@ -342,10 +369,10 @@ def scenario_c5000(running: Running, scale: float) -> Figures:
     }
 
 
-def _closed_loop(running: Running, name: str, body: str, connections: int, seconds: float) -> Figures:
+def _closed_loop(running: Running, name: str, body: str, connections: int, seconds: float, *options: str) -> Figures:
     pid = running.child.pid
     cpu, waits = machine.cpu_seconds(pid), machine.waits(pid)
-    result = running.load(body, connections, "-d", seconds)
+    result = running.load(body, connections, "-d", seconds, *options)
     cpu, waited = machine.cpu_seconds(pid) - cpu, machine.waited_seconds(pid, waits)
     return {
         f"{name} us/request": cpu / result["requests"] * 1e6,
@@ -359,6 +386,8 @@ SCENARIOS: dict[str, Callable[[Running, float], Figures]] = {
     "C5000": scenario_c5000,
     "A": scenario_a,
     "B5": scenario_b5,
+    "X": scenario_x,
+    "XB5": scenario_xb5,
     "L": scenario_l,
     "latency": scenario_latency,
 }
@@ -488,6 +517,8 @@ def judge(results: Results, wanted: set[str]) -> list[Verdict]:
         figure = "not measured" if times is None else f"{times:,.0f} x"
         verdicts.append(Verdict("A: CPU at least 100 x below LiteLLM", figure, None if times is None else times >= 100))
     at_most("B5", "B5: CPU per event at most 1.2 x nginx", ratio(event, "penstock", "nginx"), 1.2, "x")
+    at_most("X", "X: CPU across dialects at most 2 x A", _over(best, "X us/request", a), 2, "x")
+    at_most("XB5", "XB5: CPU per event across dialects at most 2 x B5", _over(best, "XB5 us/event", event), 2, "x")
     if "C5000" in wanted:
         delivered, cpu = best("penstock", "C5000 delivered %"), best("penstock", "C5000 CPU %")
         known = delivered is not None and cpu is not None
@@ -509,6 +540,12 @@ def judge(results: Results, wanted: set[str]) -> list[Verdict]:
     return verdicts
 
 
+def _over(best: Callable[[str, str], float | None], name: str, base: str) -> float | None:
+    """Two figures of Penstock's own."""
+    one, other = best("penstock", name), best("penstock", base)
+    return None if one is None or other is None else one / other
+
+
 # ---------------------------------------------------------------- telling
 
 COLUMNS = (
@@ -519,6 +556,8 @@ COLUMNS = (
     ("p99 us", "p99 us", 0),
     ("B5 us/event", "B5 us/event", 1),
     ("B5 TTFT p50 ms", "B5 TTFT ms", 1),
+    ("X us/request", "X us/request", 1),
+    ("XB5 us/event", "XB5 us/event", 1),
     ("L us/request", "L us/request", 0),
     ("C5000 CPU %", "C5000 CPU %", 0),
     ("C5000 us/event", "C5000 us/event", 1),
@@ -593,7 +632,8 @@ def figures_text(results: Results, stacks: list[Stack], verdicts: list[Verdict],
         "CPU is user and system time of the whole process tree; waited is the share of A in which others had the core. "
         "Ratios travel to other machines, absolute figures do not.",
         "",
-        "A: short answers, 64 connections, closed loop. p50, p99: 1,000 requests per second, open loop. B5: 200 "
+        "A: short answers, 64 connections, closed loop. X, XB5: A and B5 asked in Anthropic's dialect of upstreams "
+        "that have OpenAI's. p50, p99: 1,000 requests per second, open loop. B5: 200 "
         "streams, 5 ms between events. L: a 107 KB body, 16 connections. C5000: 5,000 open streams at 10 events/s. "
         "nginx only forwards; Penstock has keys, balancing, breakers, metrics and an access log on. TTFT is the first "
         "event of any kind: Penstock keeps the opening one, which says only `assistant`, until a token follows, here "

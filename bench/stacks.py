@@ -22,6 +22,10 @@ MODEL = "mock-model"
 KEY = "sk-bench-0001"  # of the peers; Penstock's has its own form
 
 
+FORWARDING = frozenset({"A", "B5", "C5000", "L", "latency"})
+EVERYTHING = FORWARDING | {"X", "XB5"}
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a stack finds what it needs. Ports `port` and `port + 1` are its own."""
@@ -37,7 +41,7 @@ class Stack:
     name: str
     start: Callable[[Place], Child] | None  # None: the mock itself
     missing: Callable[[], str | None] = lambda: None
-    scenarios: frozenset[str] = frozenset({"A", "B5", "C5000", "L", "latency"})
+    scenarios: frozenset[str] = FORWARDING
     heavy: bool = False  # hundreds of times slower: fewer connections, or all would be spent in the queue
     key: str = KEY
     environ: dict[str, str] = field(default_factory=dict)
@@ -177,7 +181,7 @@ def all_stacks() -> tuple[Stack, ...]:
     return (
         Stack("direct", None),
         Stack("nginx", _start_nginx, _nginx_missing),
-        Stack("penstock", _start_penstock, key=_penstock_key()),
+        Stack("penstock", _start_penstock, scenarios=EVERYTHING, key=_penstock_key()),
         Stack("vllm-router", _start_router("vllm-router"), _peer_missing("vllm-router"), no_flood),
         Stack("sglang-router", _start_router("sglang-router", "launch"), _peer_missing("sglang-router"), no_flood),
         Stack("litellm", _start_litellm, _peer_missing("litellm"), frozenset({"A"}), heavy=True),

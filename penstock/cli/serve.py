@@ -56,17 +56,24 @@ def serve(
     insecure_dev: bool,
     announce_fd: int | None,
 ) -> int:
-    """Serve models at one OpenAI-compatible address until Ctrl-C or SIGTERM.
+    """Serve models at one OpenAI- and Anthropic-compatible address until Ctrl-C or SIGTERM.
 
     A TARGET is a bundled model (tiny), a directory with weights (./weights), a provider's model (openai/gpt-5-mini) or
     the address of an engine that you run (http://10.0.0.4:8000). Without any, a configuration file says what to serve.
     On SIGTERM requests in flight may finish; a second one ends them.
 
     \b
+    Providers, with their key in the usual environment variable
+      openai/MODEL, anthropic/MODEL, gemini/MODEL, groq/MODEL, ...
+      azure/RESOURCE/DEPLOYMENT       https://RESOURCE.openai.azure.com
+      bedrock/REGION/MODEL            with AWS's own credentials
+
+    \b
     Examples
       penstock serve tiny                              a small model, in this machine
       penstock serve tiny --replicas 2 --port 9000
       penstock serve http://10.0.0.4:8000 openai/gpt-5-mini
+      penstock serve anthropic/claude-sonnet-4-5
       penstock serve --config penstock.yaml --workers 4
     """
     from penstock.app.options import ServeOptions

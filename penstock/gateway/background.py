@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from penstock.config.spec import PlaneSpec
 from penstock.core.errors import BadRequest, Overloaded
@@ -17,8 +18,7 @@ from penstock.core.request import Request
 from penstock.gateway.exchange import Exchange, Flow
 from penstock.gateway.stored_responses import StoredResponses, owner
 from penstock.wire import responses
-from penstock.wire.canonical import Asked
-from penstock.wire.dialects import with_previous
+from penstock.wire.dialects import asked_of
 
 MAX_RUNNING: Final = 1_000  # in one worker
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -95,15 +95,14 @@ class Background:
             raise Overloaded("Too many responses are running in the background.", retry_after=10.0)
         recalled = await self._stored.recall(request)
         fields = {name: raw for name, raw in recalled.request.fields.items() if name != "background"}
-        echoed = {name: raw for name, raw in with_previous(recalled.request).items() if name != "background"}
-        asked = Asked(request.id, request.model, created, True, request.prompt_tokens, None, echoed)
+        asked = asked_of(structs.replace(recalled.request, fields=fields), created)
         opening = responses.in_progress(asked)
-        kept = msgspec.structs.replace(recalled, fields=fields)
+        kept = structs.replace(recalled, fields=fields)
         await self._stored.put(kept, opening, spec)
         exchange.respond(200, opening)
         # stored by us, under the id that was told
         nowhere = Nowhere(exchange, _encode(fields | {"store": _FALSE}))
-        task, key = asyncio.current_task(), (owner(request.caller), f"resp_{request.id}")
+        task, key = asyncio.current_task(), (owner(request.caller), f"resp_{asked.id}")
         assert task is not None
         self._running[key] = task
         try:

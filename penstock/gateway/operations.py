@@ -10,10 +10,12 @@ from typing import Final
 
 import msgspec
 
+from penstock import __version__
 from penstock.core.errors import PenstockError
 from penstock.core.request import Caller, Endpoint, Request
 from penstock.gateway.exchange import Exchange
 from penstock.wire import anthropic, errors, openai_chat, openai_more, responses
+from penstock.wire.openapi import PAGES, document, of_endpoint
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -102,6 +104,7 @@ OPERATIONS: Final[dict[bytes, Operation]] = {
 """All POST. The drop-in prefixes are for clients whose base URL ends in a provider's name."""
 
 _AZURE: Final = b"/openai/deployments/"
+_NOT_AT_AZURES: Final = (Endpoint.RESPONSES, Endpoint.INPUT_TOKENS)
 
 
 def azure(path: bytes) -> tuple[Operation, str] | None:
@@ -110,9 +113,21 @@ def azure(path: bytes) -> tuple[Operation, str] | None:
         return None
     model, slash, rest = path[len(_AZURE) :].partition(b"/")
     operation = _OPENAI_PATHS.get(b"/v1/" + rest)
-    if not model or not slash or operation is None or operation.endpoint in (Endpoint.RESPONSES, Endpoint.INPUT_TOKENS):
+    if not model or not slash or operation is None or operation.endpoint in _NOT_AT_AZURES:
         return None
     return operation, model.decode("latin-1")
+
+
+def openapi(keys: bool) -> bytes:
+    """The OpenAPI document of all that is served. `keys`: callers need one."""
+    deployments = {
+        f"{_AZURE.decode()}{{model}}/{path.decode().removeprefix('/v1/')}": operation.endpoint
+        for path, operation in _OPENAI_PATHS.items()
+        if operation.endpoint not in _NOT_AT_AZURES
+    }
+    paths = {path.decode(): operation.endpoint for path, operation in OPERATIONS.items()}
+    rows = [of_endpoint(path, endpoint) for path, endpoint in (paths | deployments).items()]
+    return msgspec.json.encode(document([*rows, *PAGES], version=__version__, keys=keys))
 
 
 def words_for(exchange: Exchange) -> Dialect:

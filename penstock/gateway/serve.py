@@ -34,7 +34,7 @@ from penstock.gateway.drain import Drain, Drains
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.inline_media import inlined
 from penstock.gateway.leases import Leases
-from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, words_for
+from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, openapi, words_for
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.relay import Relay
 from penstock.gateway.stored_responses import StoredResponses
@@ -93,7 +93,12 @@ class Gateway:
         self._drains = Drains()
         self._responses = stored or StoredResponses(MemoryResponses(), plane.clock)
         self._background = Background(self._responses)
-        self._pages: dict[bytes, Page] = {b"/healthz": self._alive, b"/readyz": self._ready, **(pages or {})}
+        self._pages: dict[bytes, Page] = {
+            b"/healthz": self._alive,
+            b"/readyz": self._ready,
+            b"/openapi.json": self._describe,
+            **(pages or {}),
+        }
 
     def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """The HTTP handler: a coroutine for what takes time, None for what has been answered."""
@@ -224,6 +229,9 @@ class Gateway:
         name = unquote_to_bytes(models[1]).decode("utf-8", "replace")
         _known(plane, caller, name)
         exchange.respond(200, rows.model_row(name))
+
+    def _describe(self, exchange: Exchange) -> None:
+        exchange.respond(200, openapi(keys=not self.plane.spec.insecure_dev))
 
     def _alive(self, exchange: Exchange) -> None:
         exchange.respond(200, b'{"status":"alive"}')

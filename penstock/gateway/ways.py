@@ -21,7 +21,7 @@ from penstock.upstreams.credentials import (
     key,
     nobody,
 )
-from penstock.upstreams.http_upstream import Way
+from penstock.upstreams.way import Way
 
 Make = Callable[[DeploymentSpec, ReplicaSpec, bytes, Authorization, Clock], dict[Endpoint, Way]]
 """Deployment, replica, the value of its Host header, what authorizes. Raises ValueError for what cannot be sent."""

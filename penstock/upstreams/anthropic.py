@@ -14,7 +14,7 @@ import msgspec
 from penstock.core.clock import Clock
 from penstock.core.request import Endpoint, Request
 from penstock.upstreams.credentials import Authorization
-from penstock.upstreams.http_upstream import Asking, Way, header_lines
+from penstock.upstreams.way import Asking, Way, header_lines
 from penstock.wire.anthropic import MessagesReader, failure_of, tool_names, write_request
 from penstock.wire.dialects import passing, translated
 

@@ -15,7 +15,7 @@ from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.request import Endpoint, Request
 from penstock.upstreams.anthropic import refused_flags
 from penstock.upstreams.credentials import Authorization
-from penstock.upstreams.http_upstream import Asking, Way, header_lines
+from penstock.upstreams.way import Asking, Way, header_lines
 from penstock.wire import converse, hosted_claude
 from penstock.wire.anthropic import MessagesMeter, MessagesReader, tool_names, write_request
 from penstock.wire.canonical import AnswerReader, AnswerWriter, Delta

@@ -15,11 +15,12 @@ from penstock.core.clock import Clock
 from penstock.core.request import Endpoint, Request
 from penstock.upstreams.anthropic import flag_lines, refused_flags
 from penstock.upstreams.credentials import Authorization
-from penstock.upstreams.http_upstream import Asking, Way, header_lines
+from penstock.upstreams.way import Asking, Way, header_lines
 from penstock.wire import anthropic, gemini, hosted_claude
 from penstock.wire.dialects import CALLERS, translated
 from penstock.wire.gemini_answer import GeminiReader, failure_of
-from penstock.wire.readings import Passing, Whole
+from penstock.wire.readings import Passing
+from penstock.wire.unary import Whole
 
 _COUNT_TOKENS: Final = "/models/count-tokens:rawPredict"
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

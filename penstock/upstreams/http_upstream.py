@@ -1,39 +1,15 @@
-"""One replica, whoever it is: a table of ways to ask, one for each endpoint that it can answer.
-
-The modules beside this one build the tables: `openai` for engines and the many companies with OpenAI's API,
-`anthropic`, `bedrock`, `gemini`.
-"""
+"""One replica, whoever it is: a table of ways to ask, one for each endpoint that it can answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
-
-import msgspec
 
 from penstock.core.clock import Clock
 from penstock.core.request import Endpoint, Request
-from penstock.upstreams.answer import AnswerStream, FailureOf
+from penstock.upstreams.answer import AnswerStream
 from penstock.upstreams.base import Listener, Transport, Upstream
-from penstock.wire.readings import Reading
-
-Asking = tuple[bytes, Reading, tuple[str, ...]]
-"""The body to send, how to read the answer, and the caller's fields that were left out."""
-
-
-class Way(msgspec.Struct, frozen=True):
-    """How one endpoint is asked: `prefix` is the request line and headers, `stream_prefix` where streams have others.
-
-    `headers` adds lines that depend on the request and its body (a signature, feature flags). `ask` raises
-    `PenstockError` for what cannot be said. `media` is the type that a stream must have; b"": any.
-    """
-
-    prefix: bytes
-    ask: Callable[[Request], Asking]
-    failure_of: FailureOf
-    stream_prefix: bytes = b""
-    headers: Callable[[Request, bytes], bytes] | None = None
-    media: bytes = b"text/event-stream"
+from penstock.upstreams.way import Way
 
 
 class HttpUpstream:
@@ -61,12 +37,6 @@ class HttpUpstream:
         prefix = way.stream_prefix if request.stream and way.stream_prefix else way.prefix
         stream.call = self._transport.send(prefix, extra, body, stream)
         return stream
-
-
-def header_lines(host: bytes, content_type: str = "application/json") -> str:
-    """The lines that every request to one origin has."""
-    lines = f"host: {host.decode('ascii')}\r\nuser-agent: penstock\r\n"
-    return lines + f"content-type: {content_type}\r\n" if content_type else lines
 
 
 _: type[Upstream] = HttpUpstream

@@ -14,13 +14,14 @@ from penstock.core.clock import Clock
 from penstock.core.request import Endpoint, Request
 from penstock.upstreams.anthropic import messages_way
 from penstock.upstreams.credentials import Authorization
-from penstock.upstreams.http_upstream import Asking, Way, header_lines
+from penstock.upstreams.way import Asking, Way, header_lines
 from penstock.wire import openai_chat, openai_more
 from penstock.wire.canonical import Losses
 from penstock.wire.dialects import CALLERS, COUNTED_AS, Counted, passing, translated
 from penstock.wire.openai_chat import failure_of
 from penstock.wire.openai_hub import ChatReader, write_request
-from penstock.wire.readings import Passing, Raw, Reading, Whole
+from penstock.wire.readings import Passing, Reading
+from penstock.wire.unary import Raw, Whole
 
 PATHS: Final = {
     Endpoint.CHAT: "/chat/completions",

@@ -13,7 +13,8 @@ from penstock.core.request import Endpoint, Request, Usage
 from penstock.wire import anthropic, openai_hub, responses
 from penstock.wire.canonical import AnswerReader, AnswerWriter, Ask, Asked, Losses
 from penstock.wire.errors import responses_event
-from penstock.wire.readings import Passing, Reading, Translated, Whole
+from penstock.wire.readings import Passing, Reading, Translated
+from penstock.wire.unary import Whole
 
 Asking = tuple[bytes, Reading, tuple[str, ...]]
 """The body to send, how to read the answer, and the caller's fields that were left out."""
@@ -55,24 +56,24 @@ def translated(
     losses = Losses(lose, caller.names)
     ask = caller.read_request(request.fields)
     body = write(ask, losses)
-    asked = Asked(
-        id=request.id,
+    writer = caller.writer(asked_of(request, created, ask))
+    return body, reading(reader(ask), writer), tuple(losses.lost)
+
+
+def asked_of(request: Request, created: float, ask: Ask | None = None) -> Asked:
+    """What whoever writes the answer needs to know; settings are echoed as the caller wrote them."""
+    fields = dict(request.fields)
+    if request.follows is not None:
+        fields["previous_response_id"] = msgspec.Raw(msgspec.json.encode(request.follows))
+    return Asked(
+        id=request.id.removeprefix("req_"),
         model=request.model,
         created=int(created),
         include_usage=request.include_usage,
         prompt_tokens=request.prompt_tokens,
         ask=ask,
-        fields=with_previous(request),
+        fields=fields,
     )
-    return body, reading(reader(ask), caller.writer(asked)), tuple(losses.lost)
-
-
-def with_previous(request: Request) -> dict[str, msgspec.Raw]:
-    """The caller's fields, for an answer that echoes them."""
-    fields = dict(request.fields)
-    if request.follows is not None:
-        fields["previous_response_id"] = msgspec.Raw(msgspec.json.encode(request.follows))
-    return fields
 
 
 def passing(endpoint: Endpoint, served: msgspec.Raw | None) -> Callable[[Request], Asking]:

@@ -171,6 +171,7 @@ _COUNT: Final = _or_null("integer", minimum=0)
 _SOMETHING: Final[Schema] = {"not": {"type": "null"}}
 _STREAM_OPTIONS: Final = _or_null("object", properties={"include_usage": _FLAG})
 _ANYTHING: Final[Schema] = {"type": "object"}
+_CONTENT: Final[Schema] = {"type": ["string", "array", "null"]}
 
 _TIMEOUT: Final[Schema] = {
     "name": "x-request-timeout",
@@ -235,7 +236,10 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         ),
         request_id=_or_null("string"),
     ),
-    "Events": {"type": "string", "description": "Server-sent events, when the request says `stream: true`."},
+    "ChatMessage": _object("role", role=_TEXT, content=_CONTENT),
+    "MessageParam": _object("role content", role=_TEXT, content=_CONTENT),
+    # without a type: OpenAPI 3.1 has no words for what is inside events
+    "Events": {"description": "Server-sent events, when the request says `stream: true`."},
     "ChatCompletion": _object(
         "choices",
         id=_TEXT,
@@ -324,11 +328,10 @@ def _either(name: str) -> dict[str, Schema]:
 
 
 _FILE: Final[Schema] = {"type": "string", "contentMediaType": "application/octet-stream"}
-_MESSAGE: Final = _object("role content", role=_TEXT, content={"type": ["string", "array", "null"]})
 _PASSED_ON: Final[dict[str, Schema]] = {JSON: _ANYTHING}
 _OF_MESSAGES: Final[dict[str, Schema]] = {
     "model": _MODEL,
-    "messages": _list(_MESSAGE, minItems=1),
+    "messages": _list(_ref("schemas", "MessageParam"), minItems=1),
     "system": {"type": ["string", "array"]},
     "tools": _list(_ANYTHING),
 }
@@ -346,7 +349,7 @@ _ENDPOINTS: Final[Mapping[Endpoint, Operation]] = {
         _object(
             "model messages",
             model=_MODEL,
-            messages=_list(_MESSAGE, minItems=1),
+            messages=_list(_ref("schemas", "ChatMessage"), minItems=1),
             stream=_FLAG,
             stream_options=_STREAM_OPTIONS,
             max_tokens=_COUNT,

@@ -5,9 +5,7 @@ One `Reading` serves one attempt. It is fed the body of the upstream's answer an
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-import msgspec
+from typing import Protocol
 
 from penstock.core.errors import FailureKind, PenstockError, UpstreamError
 from penstock.core.outcome import UsageSource
@@ -82,7 +80,7 @@ class Meter(Protocol):
     def billed(self, request: Request) -> tuple[Usage, UsageSource]: ...
 
 
-class _Plain:
+class Plain:
     """What most readings say."""
 
     __slots__ = ()
@@ -96,7 +94,7 @@ class _Plain:
         return None
 
 
-class Passing(_Plain):
+class Passing(Plain):
     """The same dialect on both sides: events go on as they came, and a meter reads them."""
 
     __slots__ = ("_cutter", "_strip_usage", "meter")
@@ -230,97 +228,6 @@ class Translated:
         return Usage(), UsageSource.NONE
 
 
-class _Counts(msgspec.Struct, gc=False):
-    """Of embeddings, rerank, transcriptions, images: each has its own names for the same thing."""
-
-    prompt_tokens: int | None = None
-    input_tokens: int | None = None
-    completion_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-
-
-class _Unary(msgspec.Struct, gc=False):
-    usage: _Counts | None = None
-    error: Any = None
-
-
-_unary = msgspec.json.Decoder(_Unary).decode
-
-
-class Whole(_Plain):
-    """Endpoints that answer at once and in one dialect (embeddings, moderations, rerank, images...): passed on."""
-
-    __slots__ = ("_answered", "_usage", "done")
-
-    finish_reason: str | None = None
-    keeps_type = True
-
-    def __init__(self) -> None:
-        self.done = False
-        self._answered = False
-        self._usage: Usage | None = None
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        raise UpstreamError(FailureKind.BAD_PAYLOAD, "a stream from an endpoint that has none")
-
-    def ended(self) -> bytes:
-        raise truncated()
-
-    def whole(self, body: bytes) -> bytes:
-        """Text that is not JSON (a transcript, say) is an answer too; a JSON error with status 200 is none."""
-        self.done = self._answered = True
-        try:
-            seen = _unary(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return body
-        if seen.error:
-            raise UpstreamError(FailureKind.SERVER_ERROR, f"an error with status 200: {str(seen.error)[:300]}")
-        counts = seen.usage
-        if counts is not None:
-            prompt = counts.prompt_tokens if counts.prompt_tokens is not None else counts.input_tokens
-            completion = counts.completion_tokens if counts.completion_tokens is not None else counts.output_tokens
-            if prompt is None and counts.total_tokens is not None:
-                prompt = counts.total_tokens - (completion or 0)
-            self._usage = Usage(max(0, prompt or 0), max(0, completion or 0))
-        return body
-
-    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
-        if self._usage is not None:
-            return self._usage, UsageSource.PROVIDER
-        if self._answered:
-            return Usage(request.prompt_tokens), UsageSource.ESTIMATE
-        return Usage(), UsageSource.NONE
-
-
-class Raw(_Plain):
-    """Bytes without events, such as speech: HTTP alone says whether they are whole."""
-
-    __slots__ = ("_seen", "done")
-
-    finish_reason: str | None = None
-    keeps_type = True
-
-    def __init__(self) -> None:
-        self.done = False
-        self._seen = False
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        self._seen = True
-        return data, True
-
-    def ended(self) -> bytes:
-        self.done = True
-        return b""
-
-    def whole(self, body: bytes) -> bytes:
-        self._seen = self.done = True
-        return body
-
-    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
-        return (Usage(request.prompt_tokens), UsageSource.ESTIMATE) if self._seen else (Usage(), UsageSource.NONE)
-
-
 def checked(payload: bytes) -> bytes:
     """What is copied into our own answer must be text. Raises `UpstreamError`."""
     if not payload.isascii():
@@ -335,4 +242,4 @@ def truncated() -> UpstreamError:
     return UpstreamError(FailureKind.TRUNCATED, "the stream ended without its terminal event")
 
 
-_: tuple[type[Reading], ...] = (Passing, Translated, Whole, Raw)
+_: tuple[type[Reading], ...] = (Passing, Translated)

@@ -79,6 +79,14 @@ def _reply(query: Query) -> Reply:
             return transcript(fields)
         case "POST", ["images", "generations" | "edits" | "variations" as what]:
             return images(fields, what)
+        case "POST", ["rerank"]:
+            missing(fields, "query", "documents")
+            return json_reply({"id": "rerank-1", "results": [{"index": 0, "relevance_score": 0.5}]})
+        case "POST", ["tokenize"]:
+            return json_reply({"count": 2, "max_model_len": 4096, "tokens": [1, 2]})
+        case "POST", ["detokenize"]:
+            missing(fields, "tokens")
+            return json_reply({"prompt": GREETING})
         case "GET", ["models"]:
             return json_reply({"object": "list", "data": [model("gpt-scripted")]})
         case "GET", ["models", name]:

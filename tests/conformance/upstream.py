@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         api = anthropic_api if speaks_anthropic else openai_api
         try:
             reply = api.reply(query)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # it is not what it should be, somewhere
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # it is not what it should be, somewhere
             reply = api.refusal(Refused(f"The request is malformed: {error!r}"))
         self._write(reply)
 

@@ -49,7 +49,8 @@ def streamed(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:
     return [*(stream.push(token) for token in tokens), stream.finish()]
 
 
-@given(text=st.text(max_size=40))
+# Special tokens are never shown, and Hypothesis knows their names: it tries the strings of the code under test.
+@given(text=st.text(max_size=40).filter(lambda text: "<|" not in text))
 def test_any_text_comes_back_from_its_tokens_and_no_piece_is_half_a_character(byte_level, text):
     tokens = byte_level.encode(text)
     pieces = streamed(byte_level, tokens)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging  # noqa: TID251  only to silence a library
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,19 +30,18 @@ FINDINGS = HERE / "findings"
 MAX_BYTES = 4096
 SMALL, LARGE = 8_192, 65_536  # sizes whose times are compared; eight times as much may take three times eight
 INPUTS_PER_TIMING = 512
+MAX_KEPT = 100  # inputs of a target, the smallest, besides those written by hand or found to break something
 
 
 def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    if sys.argv[1:2] == ["--one"]:
+        fuzz(sys.argv[2], sys.argv[3:])
+        return
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("targets", nargs="*", help="all when none is named")
     arguments.add_argument("--seconds", type=int, default=600, help="for all targets together")
-    arguments.add_argument("--one", metavar="WORK", help=argparse.SUPPRESS)
-    arguments.add_argument("--merge", action="store_true", help=argparse.SUPPRESS)
     options = arguments.parse_args()
-    sys.path.insert(0, str(ROOT))
-    if options.one:
-        fuzz(options.targets[0], options.one, ["-merge=1"] if options.merge else [f"-max_total_time={options.seconds}"])
-        return
     from tests.fuzz.targets import TARGETS
 
     names = options.targets or list(TARGETS)
@@ -58,13 +58,26 @@ def main() -> None:
 
 def _fuzz_and_keep(name: str, seconds: int) -> str:
     """libFuzzer's last word. What reaches code that the kept corpus does not is kept."""
-    with tempfile.TemporaryDirectory() as work:
-        command = [sys.executable, __file__, name, "--one", work]
-        ran = subprocess.run([*command, "--seconds", str(seconds)], capture_output=True, text=True, check=False)
-        subprocess.run([*command, "--merge"], capture_output=True, check=False)
+    kept = CORPUS / name
+    kept.mkdir(parents=True, exist_ok=True)
+    FINDINGS.mkdir(exist_ok=True)
+    command = [sys.executable, __file__, "--one", name, f"-max_len={MAX_BYTES}", "-timeout=20"]
+    command.append(f"-artifact_prefix={FINDINGS}/{name}-")
+    with tempfile.TemporaryDirectory() as work:  # libFuzzer writes to the folder that it is told first
+        ran = _run([*command, f"-max_total_time={seconds}", work, str(kept)])
+        if not ran.returncode:
+            ran_again = _run([*command, "-merge=1", str(kept), work])
+            assert not ran_again.returncode, ran_again.stderr[-3000:]
+            own = sorted(kept.glob("[0-9a-f]" * 40), key=lambda path: path.stat().st_size)  # as libFuzzer names them
+            for path in own[MAX_KEPT:]:
+                path.unlink()
     if ran.returncode:
         sys.exit(f"{name}: the fuzzer itself failed\n{ran.stderr[-3000:]}")
     return next((line for line in ran.stderr.splitlines()[::-1] if "cov:" in line), ran.stderr[-2000:])
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
 
 
 def tell(text: str) -> None:
@@ -72,16 +85,14 @@ def tell(text: str) -> None:
     sys.stdout.flush()
 
 
-def fuzz(name: str, work: str, how: list[str]) -> None:
-    """In a process of its own: libFuzzer ends it."""
+def fuzz(name: str, arguments: list[str]) -> None:
+    """In a process of its own, which libFuzzer ends; it starts more like it to merge corpora."""
     import atheris
 
     logging.disable()
     with atheris.instrument_imports(include=["penstock.wire", "penstock.http.fetch"]):
         from tests.fuzz.targets import TARGETS
     target, known, n = TARGETS[name], set[str](), 0
-    kept = CORPUS / name
-    kept.mkdir(parents=True, exist_ok=True)
     pool = Pool([path.read_bytes() for path in sorted(CORPUS.glob("*/*"))])
 
     def one_input(data: bytes) -> None:
@@ -107,11 +118,8 @@ def fuzz(name: str, work: str, how: list[str]) -> None:
             mutated = None
         return mutated[:max_size] if mutated is not None else bytes(atheris.Mutate(data, max_size))
 
-    folders = [str(kept), work] if "-merge=1" in how else [work, str(kept)]  # the first is written to
-    arguments = [sys.argv[0], *folders, *how, f"-max_len={MAX_BYTES}", "-timeout=20"]
-    arguments.append(f"-artifact_prefix={FINDINGS}/{name}-")
-    FINDINGS.mkdir(exist_ok=True)
-    atheris.Setup(arguments, one_input, custom_mutator=mutate)
+    again = shlex.join([sys.executable, __file__, "--one", name])
+    atheris.Setup([again, *arguments], one_input, custom_mutator=mutate)
     atheris.Fuzz()
 
 

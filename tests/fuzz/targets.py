@@ -27,6 +27,7 @@ from penstock.wire.gemini_answer import ArrayCutter, GeminiReader
 from penstock.wire.gemini_answer import failure_of as gemini_failure_of
 from penstock.wire.media import remote_media, with_inlined
 from penstock.wire.picture import picture_of
+from penstock.wire.prompts import decode_fields
 from penstock.wire.readings import Passing, Reading, Translated, checked
 from penstock.wire.sse import EventCutter, data_of
 
@@ -258,10 +259,7 @@ def request_translated(data: bytes) -> None:
     endpoint = list(CALLERS)[how % 3]
     caller = CALLERS[endpoint]
     try:
-        fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return
-    try:
+        fields = decode_fields(data)
         ask = caller.read_request(fields)
     except BadRequest:
         return

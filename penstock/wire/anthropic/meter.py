@@ -111,10 +111,13 @@ class MessagesMeter:
         """
         if block.count(b"\n\n") == 1:
             return block, self._event(block[:-2])
-        meaningful = False
+        meaningful, kept = False, []
         for event in block[:-2].split(b"\n\n"):
             meaningful |= self._event(event)
-        return block, meaningful
+            kept.append(event + b"\n\n")
+            if self.done:  # what a server may say after its last word is nobody's business
+                break
+        return b"".join(kept), meaningful
 
     def _event(self, event: bytes) -> bool:
         """Whether it says something: the first token is the first event that does."""

@@ -1,0 +1,402 @@
+"""An answer that breaks off in the middle and goes on elsewhere: what is remembered, asked for, and said only once.
+
+Two ways. From its tokens (`continue`): exact, between replicas of one engine that take them. From its text (`prefix`):
+another model may go on, so only what is text and nothing else. Chat completions, and completions from tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import structs
+
+from penstock.core.outcome import UsageSource
+from penstock.core.request import Endpoint, Request, Usage
+from penstock.wire.openai_chat import Meter, upstream_body
+from penstock.wire.readings import Passing, truncated
+from penstock.wire.sse import data_of
+
+How: TypeAlias = Literal["continue", "prefix"]
+
+MAX_TOKENS: Final = 131_072  # of one answer that are remembered; a longer one cannot be gone on with
+MAX_TEXT: Final = 512 * 1024  # characters, likewise
+
+OF_TOKENS: Final = "resume_token_ids"  # the quirk of engines that go on from tokens
+OF_TEXT: Final = ("continue_final_message", "prefix", "prefill")  # quirks: three ways to say where to go on from
+
+_HEAD: Final = ("id", "created", "model", "system_fingerprint")  # the same in every event of one answer
+_TRUE: Final = msgspec.Raw(b"true")
+_FALSE: Final = msgspec.Raw(b"false")
+_NULL: Final = msgspec.Raw(b"null")
+_encode = msgspec.json.Encoder().encode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_count = msgspec.json.Decoder(int).decode
+
+
+class SoFar(msgspec.Struct, frozen=True):
+    """What a caller has been told of one answer, by however many attempts."""
+
+    how: How
+    seed: int = 0  # for callers who gave none: whoever goes on must draw from the same numbers
+    head: Mapping[str, msgspec.Raw] | None = None  # what every event of the answer says; None: nothing was told
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+    usage: Usage = Usage()  # of the attempts that broke; only from text, since from tokens the last count has it all
+    source: UsageSource = UsageSource.NONE  # of that
+    finished: bool = False  # why it ended has been told
+    counted: bool = False  # its usage has been told
+
+
+# --- which answers ---------------------------------------------------------------------------------------------------
+
+_PLAIN: Final = frozenset(
+    {
+        "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p",
+        "top_k", "min_p", "stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "user", "metadata",
+        "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    }
+)  # fmt: skip
+"""The fields of a request for text and nothing else; any other one must say nothing."""
+_SAYS_NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
+    "n": (None, 1),
+    "logprobs": (None, False),
+    "tools": (None, []),
+    "tool_choice": (None, "none"),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+}
+
+
+def begin(request: Request, how: How, seed: int) -> SoFar | None:
+    """Before anything was told; None for a request whose answer could not be gone on with."""
+    fields = request.fields
+    if not request.stream:
+        return None
+    if how == "prefix":
+        return SoFar(how) if request.endpoint is Endpoint.CHAT and _plain(fields) else None
+    several = bytes(fields.get("n", _NULL)) not in (b"1", b"null")
+    if request.endpoint not in (Endpoint.CHAT, Endpoint.COMPLETION) or several or OF_TOKENS in fields:
+        return None
+    return SoFar(how, seed)
+
+
+def _plain(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether only text goes in and comes out, and the last turn is not the model's own already."""
+    try:
+        others = {name: msgspec.json.decode(raw) for name, raw in fields.items() if name not in _PLAIN}
+        messages = msgspec.json.decode(fields["messages"])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    if any(value not in _SAYS_NOTHING.get(name, (None,)) for name, value in others.items()):
+        return False
+    return bool(messages) and all(map(_text_only, messages)) and messages[-1]["role"] != "assistant"
+
+
+def _text_only(message: Any) -> bool:
+    if not isinstance(message, dict) or message.get("role") not in ("system", "developer", "user", "assistant"):
+        return False
+    content = message.get("content")
+    if isinstance(content, list):
+        return all(isinstance(part, dict) and part.get("type") == "text" for part in content)
+    return isinstance(content, str) and not message.get("tool_calls")
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def ask(
+    request: Request, so_far: SoFar, served: msgspec.Raw | None, quirks: Collection[str], *, ask_usage: bool
+) -> tuple[bytes, Passing]:
+    """The request to an upstream with these quirks for what follows `so_far`, and how to read that.
+
+    One that does not know tokens is asked as always: then nobody can go on with its answer.
+    """
+    fields = dict(request.fields)
+    reading: Passing
+    if so_far.how == "prefix":
+        way = next((quirk for quirk in OF_TEXT if quirk in quirks), None)
+        reading = Resumable(TextKeeper(so_far, echoes=way == "prefix"), not request.include_usage)
+        if so_far.text:
+            _go_on_from_text(fields, so_far, way)
+    elif OF_TOKENS in quirks:
+        wanted = bytes(fields.get("return_token_ids", _NULL)) == b"true"
+        reading = Resumable(TokenKeeper(so_far, strip=not wanted), not request.include_usage)
+        fields["return_token_ids"] = _TRUE
+        if bytes(fields.get("seed", _NULL)) == b"null":
+            fields["seed"] = msgspec.Raw(b"%d" % so_far.seed)
+        if so_far.tokens:
+            fields[OF_TOKENS] = msgspec.Raw(_encode(so_far.tokens))
+    else:
+        reading = Passing(Meter(), not request.include_usage)
+    return upstream_body(structs.replace(request, fields=fields), served, ask_usage=ask_usage), reading
+
+
+def _go_on_from_text(fields: dict[str, msgspec.Raw], so_far: SoFar, way: str | None) -> None:
+    last: dict[str, object] = {"role": "assistant", "content": so_far.text}
+    if way == "prefix":
+        last["prefix"] = True
+    elif way == "continue_final_message":
+        fields["continue_final_message"], fields["add_generation_prompt"] = _TRUE, _FALSE
+    fields["messages"] = msgspec.Raw(_encode([*_values(fields["messages"]), last]))
+    for name in ("max_tokens", "max_completion_tokens"):
+        if (limit := _limit(fields, name)) is not None:
+            fields[name] = msgspec.Raw(b"%d" % (limit - so_far.usage.completion_tokens))
+
+
+def _limit(fields: Mapping[str, msgspec.Raw], name: str) -> int | None:
+    raw = fields.get(name, _NULL)
+    return None if bytes(raw) == b"null" else _count(raw)
+
+
+# --- what is told ----------------------------------------------------------------------------------------------------
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: dict[str, Any] | None = None
+    logprobs: Any = None
+    token_ids: list[int] | None = None
+    finish_reason: str | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+
+
+_event = msgspec.json.Decoder(_Event).decode
+
+
+class Keeper(Meter):
+    """A meter that remembers what the caller is told, and tells it as one answer with what came before."""
+
+    __slots__ = ("_before", "_counted", "_finished", "_head", "_lost", "_spoke")
+
+    def __init__(self, before: SoFar) -> None:
+        super().__init__()
+        self._before = before
+        self._head = before.head
+        self._finished, self._counted = before.finished, before.counted
+        self._spoke = False  # this attempt has said something
+        self._lost = False  # something was told that nobody could go on from
+
+    def so_far(self, request: Request) -> SoFar | None:
+        """None when nobody could go on from here."""
+        raise NotImplementedError
+
+    def _remember(self, choice: _Choice) -> str | None:
+        """The text to tell in place of the choice's own; None: as it is."""
+        raise NotImplementedError
+
+    def _shown(self, event: bytes, instead: str | None) -> bytes:
+        """One event as the caller gets it, without its blank line; b"" when nothing of it is new to them."""
+        raise NotImplementedError
+
+    def events(self, block: bytes, strip_usage: bool) -> tuple[bytes, bool]:
+        """All events are read before any is remembered: of a block with an error in it nothing is told."""
+        read: list[tuple[bytes, bool, bool]] = []
+        for event in block[:-2].split(b"\n\n"):
+            read.append((event, *self._event(event)))
+            if self.done:
+                break
+        told = [
+            self._tell(event, says_something, usage and strip_usage, usage) for event, says_something, usage in read
+        ]
+        return b"".join([event + b"\n\n" for event in told if event]), any(says for _, says, _ in read)
+
+    def _tell(self, event: bytes, says_something: bool, strip: bool, is_usage: bool) -> bytes:
+        data = data_of(event)
+        if not data or data == b"[DONE]":
+            return event
+        if self._before.head is not None and not (says_something or is_usage or self._spoke):
+            return b""  # the role, a second time
+        if self._head is None and says_something:
+            fields = _fields(data)
+            self._head = {name: fields[name] for name in _HEAD if name in fields}
+        instead: str | None = None
+        if is_usage:
+            strip |= self._counted
+            self._counted |= not strip
+        elif says_something:
+            strip = self._before.finished
+            instead = self._remember(self._only_choice(data))
+        shown = b"" if strip else self._shown(event, instead)
+        self._spoke |= says_something
+        return shown
+
+    def _only_choice(self, data: bytes) -> _Choice:
+        try:
+            choices = _event(data).choices or []
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # other types than OpenAI's
+            choices = []
+        if len(choices) != 1 or choices[0].index != 0:
+            self._lost = True
+            return _Choice()
+        self._finished |= choices[0].finish_reason is not None
+        return choices[0]
+
+    def _under_one_head(self, event: bytes) -> dict[str, msgspec.Raw]:
+        """The fields of an event of an attempt that goes on, under the names of the first one; without a role."""
+        fields = _fields(data_of(event))
+        fields.update({name: value for name, value in (self._head or {}).items() if name in fields})
+        if not self._spoke and b'"role"' in bytes(fields.get("choices", b"")):
+            fields["choices"] = _changed(fields["choices"], lambda delta: delta.pop("role", None))
+        return fields
+
+
+def _changed(choices: msgspec.Raw, change: Callable[[dict[str, Any]], object]) -> msgspec.Raw:
+    values = msgspec.json.decode(choices)
+    for choice in values:
+        change(choice.setdefault("delta", {}))
+    return msgspec.Raw(_encode(values))
+
+
+class Resumable(Passing):
+    """An answer in the caller's own dialect that can be gone on with, or that goes on with another."""
+
+    __slots__ = ()
+    meter: Keeper
+
+    def so_far(self, request: Request) -> SoFar | None:
+        """What the caller has been told, if somebody could go on from there."""
+        return self.meter.so_far(request)
+
+    def ended(self) -> bytes:
+        """What came without its blank line is told by whoever goes on, unless nothing but the end was missing."""
+        if not self.meter.complete:
+            raise truncated()
+        return super().ended()
+
+
+_IDS: Final = re.compile(rb'"token_ids"\s*:\s*\[[\d\s,]*\]\s*,|,\s*"token_ids"\s*:\s*\[[\d\s,]*\]')
+"""Inside a JSON string every quote is escaped, so this is never part of what the model said."""
+
+
+class TokenKeeper(Keeper):
+    """Every event must carry the tokens that its text was made from; `strip`: the caller did not ask for them."""
+
+    __slots__ = ("_strip", "_tokens")
+
+    def __init__(self, before: SoFar, *, strip: bool) -> None:
+        super().__init__(before)
+        self._strip = strip
+        self._tokens: list[int] = []
+
+    def so_far(self, request: Request) -> SoFar | None:
+        before, tokens = self._before, self._tokens
+        if self._lost or len(before.tokens) + len(tokens) > MAX_TOKENS:
+            return None
+        return structs.replace(
+            before, head=self._head, tokens=(*before.tokens, *tokens), finished=self._finished, counted=self._counted
+        )
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        """The engine counts the whole answer; until it has, the tokens are what there is."""
+        n_tokens = len(self._before.tokens) + len(self._tokens)
+        if self.usage is None and n_tokens:
+            return Usage(request.prompt_tokens, n_tokens), UsageSource.ESTIMATE
+        return super().billed(request)
+
+    def _remember(self, choice: _Choice) -> None:
+        if choice.token_ids is None:
+            self._lost = True
+        elif len(self._tokens) <= MAX_TOKENS:
+            self._tokens += choice.token_ids
+
+    def _shown(self, event: bytes, instead: str | None) -> bytes:
+        if self._before.head is not None:
+            event = b"data: " + _encode(self._under_one_head(event))
+        return _IDS.sub(b"", event) if self._strip else event
+
+
+_CERTAINTY: Final = list(UsageSource)  # the most certain first
+
+
+class TextKeeper(Keeper):
+    """Text and nothing else. `echoes`: the upstream says again what it goes on from, as Mistral does."""
+
+    __slots__ = ("_echo", "_n_characters", "_swallowed", "_texts")
+
+    def __init__(self, before: SoFar, *, echoes: bool = False) -> None:
+        super().__init__(before)
+        self._texts: list[str] = []
+        self._n_characters = len(before.text)
+        self._echo = before.text if echoes else ""  # what is still to come back
+        self._swallowed = ""  # what has
+
+    def so_far(self, request: Request) -> SoFar | None:
+        if self._lost or self._finished or self._n_characters > MAX_TEXT:
+            return None
+        usage, source = self.billed(request)
+        limits = (_limit(request.fields, name) for name in ("max_tokens", "max_completion_tokens"))
+        if any(limit is not None and limit <= usage.completion_tokens for limit in limits):
+            return None
+        text = self._before.text + "".join(self._texts)
+        return structs.replace(self._before, head=self._head, text=text, usage=usage, source=source)
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        """What all attempts cost together, as certain as the least certain of them."""
+        before, certain = self._before.usage, self._before.source
+        usage, source = super().billed(request)
+        if certain is UsageSource.NONE:
+            return usage, source
+        if source is UsageSource.NONE:
+            return before, certain
+        if source is UsageSource.ESTIMATE:  # its prompt had the text so far in it
+            usage = structs.replace(usage, prompt_tokens=usage.prompt_tokens + before.completion_tokens)
+        return _sum(before, usage), max(certain, source, key=_CERTAINTY.index)
+
+    def _remember(self, choice: _Choice) -> str | None:
+        delta = choice.delta or {}
+        content = delta.get("content")
+        others = any(value for name, value in delta.items() if name not in ("role", "content"))
+        if others or choice.logprobs or not isinstance(content, str | None):
+            self._lost = True
+            return None
+        new = self._not_echoed(content or "", choice.finish_reason is not None)
+        self._n_characters += len(new)
+        if self._n_characters <= MAX_TEXT:
+            self._texts.append(new)
+        return None if new == (content or "") else new
+
+    def _not_echoed(self, content: str, ends: bool) -> str:
+        """What is new in it. White space at the end of what was sent may not come back."""
+        echo = self._echo
+        if not echo:
+            return content
+        if echo.startswith(content) and not ends:
+            self._echo, self._swallowed = echo[len(content) :], self._swallowed + content
+            return ""
+        swallowed, self._echo, self._swallowed = self._swallowed, "", ""
+        if content.startswith(echo):
+            return content[len(echo) :]
+        return content if echo.isspace() else swallowed + content
+
+    def _shown(self, event: bytes, instead: str | None) -> bytes:
+        before = self._before
+        if before.head is None:
+            return event
+        fields = self._under_one_head(event)
+        if instead is not None:
+            if not instead and not self._finished:
+                return b""
+            fields["choices"] = _changed(fields["choices"], lambda delta: delta.update(content=instead))
+        usage = fields.get("usage", _NULL)
+        if bytes(usage) != b"null":
+            fields["usage"] = msgspec.Raw(_encode(self._of_all(msgspec.json.decode(usage))))
+        return b"data: " + _encode(fields)
+
+    def _of_all(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Usage with that of the attempts before, marked as what it is by the words of the receipt."""
+        before = self._before
+        prompt = (told.get("prompt_tokens") or 0) + before.usage.prompt_tokens
+        completion = (told.get("completion_tokens") or 0) + before.usage.completion_tokens
+        counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return told | counts | {"usage_source": before.source}
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(*(a + b for a, b in zip(structs.astuple(one), structs.astuple(other), strict=True)))

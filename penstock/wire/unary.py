@@ -1,0 +1,106 @@
+"""Answers that come at once and in one dialect, and bytes that are not events: read as far as the receipt needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.core.errors import FailureKind, UpstreamError
+from penstock.core.outcome import UsageSource
+from penstock.core.request import Request, Usage
+from penstock.wire.readings import Plain, Reading, truncated
+
+
+class _Counts(msgspec.Struct, gc=False):
+    """Of embeddings, rerank, transcriptions, images: each has its own names for the same thing."""
+
+    prompt_tokens: int | None = None
+    input_tokens: int | None = None
+    completion_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class _Unary(msgspec.Struct, gc=False):
+    usage: _Counts | None = None
+    error: Any = None
+
+
+_unary = msgspec.json.Decoder(_Unary).decode
+
+
+class Whole(Plain):
+    """Endpoints that answer at once and in one dialect (embeddings, moderations, rerank, images...): passed on."""
+
+    __slots__ = ("_answered", "_usage", "done")
+
+    finish_reason: str | None = None
+    keeps_type = True
+
+    def __init__(self) -> None:
+        self.done = False
+        self._answered = False
+        self._usage: Usage | None = None
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        raise UpstreamError(FailureKind.BAD_PAYLOAD, "a stream from an endpoint that has none")
+
+    def ended(self) -> bytes:
+        raise truncated()
+
+    def whole(self, body: bytes) -> bytes:
+        """Text that is not JSON (a transcript, say) is an answer too; a JSON error with status 200 is none."""
+        self.done = self._answered = True
+        try:
+            seen = _unary(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return body
+        if seen.error:
+            raise UpstreamError(FailureKind.SERVER_ERROR, f"an error with status 200: {str(seen.error)[:300]}")
+        counts = seen.usage
+        if counts is not None:
+            prompt = counts.prompt_tokens if counts.prompt_tokens is not None else counts.input_tokens
+            completion = counts.completion_tokens if counts.completion_tokens is not None else counts.output_tokens
+            if prompt is None and counts.total_tokens is not None:
+                prompt = counts.total_tokens - (completion or 0)
+            self._usage = Usage(max(0, prompt or 0), max(0, completion or 0))
+        return body
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        if self._usage is not None:
+            return self._usage, UsageSource.PROVIDER
+        if self._answered:
+            return Usage(request.prompt_tokens), UsageSource.ESTIMATE
+        return Usage(), UsageSource.NONE
+
+
+class Raw(Plain):
+    """Bytes without events, such as speech: HTTP alone says whether they are whole."""
+
+    __slots__ = ("_seen", "done")
+
+    finish_reason: str | None = None
+    keeps_type = True
+
+    def __init__(self) -> None:
+        self.done = False
+        self._seen = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        self._seen = True
+        return data, True
+
+    def ended(self) -> bytes:
+        self.done = True
+        return b""
+
+    def whole(self, body: bytes) -> bytes:
+        self._seen = self.done = True
+        return body
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        return (Usage(request.prompt_tokens), UsageSource.ESTIMATE) if self._seen else (Usage(), UsageSource.NONE)
+
+
+_: tuple[type[Reading], ...] = (Whole, Raw)
