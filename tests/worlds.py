@@ -21,16 +21,16 @@ def request(body=STREAM, now=0.0):
     return openai_chat.parse(body, id="r1", endpoint=Endpoint.CHAT, caller=ANYONE, now=now)
 
 
-def spec(replicas, plan=PLAN, on_disconnect="cancel", deployment=None, **more):
+def spec(replicas, plan=PLAN, on_disconnect="cancel", served="served", on_cut="error", deployment=None, **more):
     """`replicas` by deployment; `deployment` are more options of each."""
     return PlaneSpec(
         version=1,
         config_hash="test",
-        models=(ModelSpec("chat", plan, on_disconnect),),
+        models=(ModelSpec("chat", plan, on_disconnect, on_cut),),
         deployments=tuple(
             DeploymentSpec(
                 name,
-                "served",
+                served,
                 tuple(ReplicaSpec(r, f"http://{r}", health_path=None) for r in members),
                 **(deployment or {}),
             )
@@ -43,7 +43,7 @@ def spec(replicas, plan=PLAN, on_disconnect="cancel", deployment=None, **more):
 class World:
     """A gateway over scripted replicas; `main` is the only deployment unless `replicas` says otherwise."""
 
-    def __init__(self, loop, scripts, *, plan=PLAN, seed=7, replicas=None, **more):
+    def __init__(self, loop, scripts, *, plan=PLAN, seed=7, replicas=None, stored=None, **more):
         self.transports, self.opened = transports(scripts)
         self.parts = Parts(
             clock=loop,
@@ -55,7 +55,9 @@ class World:
         plane, swapped = self.preparer.prepare(spec(replicas or {"main": sorted(scripts)}, plan, **more), None)
         swapped()
         self.outcomes = []
-        self.gateway = Gateway(plane, ids=RequestIds(loop.wall(), b"12345"), on_outcome=self.outcomes.append)
+        self.gateway = Gateway(
+            plane, ids=RequestIds(loop.wall(), b"12345"), on_outcome=self.outcomes.append, stored=stored
+        )
 
     async def ask(self, body=STREAM, **more):
         exchange = FakeExchange(body, **more)

@@ -121,7 +121,7 @@ class Worker:
             ids=RequestIds(clock.wall(), entropy),
             on_outcome=self._on_outcome if self._log is not None else self._metrics.on_outcome,
             pages={b"/metrics": self._page.answer},
-            stored=StoredResponses(self._responses, clock),
+            stored=StoredResponses(self._responses, clock, tell),
         )
         swapped()
         self._metrics.serves(plane.routes)

@@ -62,5 +62,5 @@ SOFTWARE: Final = {
     "penstock": Software((*COMPATIBLE, *OF_ANTHROPIC, Endpoint.RESPONSES, Endpoint.INPUT_TOKENS), health="/readyz"),
 }
 
-EMBEDDED: Final = Software((*_GENERATE, *_TOKENS), ("more_sampling", "counts_messages", "strict"))
+EMBEDDED: Final = Software((*_GENERATE, *_TOKENS), ("more_sampling", "resume_token_ids", "counts_messages", "strict"))
 """The engine that Penstock starts itself: penstock/engine/api.py."""

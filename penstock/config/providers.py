@@ -28,6 +28,7 @@ Quirk: TypeAlias = Literal[
     "continue_final_message",  # goes on from an assistant's message at the end when this field says so
     "prefix",  # likewise, when that message has `prefix: true`
     "prefill",  # likewise, without being told
+    "resume_token_ids",  # goes on exactly from the tokens of an answer that broke off (our engine)
     "counts_messages",  # its /tokenize takes messages, so it can count the tokens of a chat
     "strict",  # refuses fields that it does not know
 ]

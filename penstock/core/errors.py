@@ -117,9 +117,19 @@ class NotServed(BadRequest):
 class MethodNotAllowed(PenstockError):
     status, code, type = 405, "method_not_allowed", "invalid_request_error"
 
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow  # the methods, as in the Allow header
+
 
 class Overloaded(PenstockError):
     status, code, type = 503, "overloaded", "overloaded_error"
+
+
+class StoreUnavailable(PenstockError):
+    """What was kept cannot be read at the moment."""
+
+    status, code, type = 503, "store_unavailable", "server_error"
 
 
 class UpstreamFailed(PenstockError):

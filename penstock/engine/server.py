@@ -84,7 +84,7 @@ class EngineServer:
             raise NotFound(f"there is nothing at {exchange.path.decode('ascii', 'replace')}")
         method, serve = route
         if exchange.method != method and not (method == b"GET" and exchange.method == b"HEAD"):
-            raise MethodNotAllowed(f"use {method.decode()} here")
+            raise MethodNotAllowed(f"use {method.decode()} here", allow=method.decode())
         return serve(exchange)
 
     # Small answers

@@ -67,10 +67,12 @@ class Drains:
         """Take over what is left of a request, if its model says so; then `on_over` is called once, when it ends."""
         if tries is None or not tries.plan.drain or self._n >= MAX_DRAINS:
             return None
-        live = tries.live
-        this = answer if answer is not None else live[0] if len(live) == 1 else None
-        if this is None or this.ended:
-            return None
+        this = answer
+        if this is None or this.ended:  # nobody was committed; or it broke, and who goes on is under way
+            live = tries.live
+            if len(live) != 1:
+                return None
+            this = live[0]
 
         def over(this: Try) -> None:
             self._n -= 1
@@ -78,5 +80,5 @@ class Drains:
 
         self._n += 1
         drain = Drain(tries, this, over)
-        drain.begin(committed=answer is not None)
+        drain.begin(committed=this is answer)
         return drain

@@ -27,6 +27,7 @@ class Relay:
         "_exchange",
         "_id",
         "_idle_timeout",
+        "_may_go_on",
         "_moved_at",
         "_stream",
         "on_events",
@@ -41,9 +42,13 @@ class Relay:
         clock: Clock,
         alarms: Alarms,
         alarm: Alarm,
+        may_go_on: bool = False,
     ) -> None:
-        """`event` renders the error that ends a broken stream of request `id`; None: such an answer is cut off."""
-        self._event, self._id = event, id
+        """`event` renders the error that ends a broken stream of request `id`; None: such an answer is cut off.
+
+        `may_go_on`: a stream that breaks ends nothing yet, and `go_on` or `break_off` follows.
+        """
+        self._event, self._id, self._may_go_on = event, id, may_go_on
         self._stream, self._exchange, self._clock = stream, exchange, clock
         self._alarms, self._alarm = alarms, alarm
         self.on_events = exchange.write  # with no frame of ours in between: this runs for every event
@@ -57,23 +62,40 @@ class Relay:
         """
         self._idle_timeout, self._deadline = idle_timeout, deadline
         self._exchange.flow = self
+        return self._relay()
+
+    def go_on(self, stream: Stream) -> asyncio.Future[UpstreamError | None]:
+        """Likewise, with a stream that says what the broken one had still to say."""
+        self._stream, self._done = stream, self._alarms.loop.create_future()
+        if self._moved_at == inf:
+            stream.pause()
+        return self._relay()
+
+    def _relay(self) -> asyncio.Future[UpstreamError | None]:
         self._stream.relay(self)
         if not self._done.done():
             self._watch()
         return self._done
 
     def on_end(self, failure: UpstreamError | None) -> None:
-        """After its first byte an answer has no other status: what broke is told by its last event, not by `[DONE]`."""
         if not self._done.done():
-            self._exchange.flow = None
             if failure is None:
+                self._exchange.flow = None
                 self._exchange.finish()
-            elif self._event is None:
-                self._exchange.abort()
+            elif self._may_go_on:
+                self._stream.close()  # it might still say what another one will say
             else:
-                error = for_caller(failure)
-                self._exchange.finish(self._stream.reading.broken(error) or self._event(error, self._id))
+                self.break_off(failure)
             self._done.set_result(failure)
+
+    def break_off(self, failure: UpstreamError) -> None:
+        """After its first byte an answer has no other status: what broke is told by its last event, not by `[DONE]`."""
+        self._exchange.flow = None
+        if self._event is None:
+            self._exchange.abort()
+        else:
+            error = for_caller(failure)
+            self._exchange.finish(self._stream.reading.broken(error) or self._event(error, self._id))
 
     def pause(self) -> None:
         """The caller is slow (`http` drops one who is too slow). Until `resume`, silence is not an upstream's fault."""
@@ -88,9 +110,9 @@ class Relay:
         now = self._clock.now()
         since = max(self._stream.progressed_at, self._moved_at)
         idle_at = (now if since == inf else since) + self._idle_timeout
-        if now >= self._deadline:
-            self.on_end(UpstreamError(FailureKind.TOTAL_TIMEOUT))
-        elif now >= idle_at:
-            self.on_end(UpstreamError(FailureKind.IDLE_TIMEOUT))
-        else:
+        if now < idle_at and now < self._deadline:
             self._alarms.set(self._alarm, min(idle_at, self._deadline) - now, self._watch)
+        elif self._stream.reading.done:  # all was said, and only the connection does not end
+            self.on_end(None)
+        else:
+            self.on_end(UpstreamError(FailureKind.TOTAL_TIMEOUT if now >= self._deadline else FailureKind.IDLE_TIMEOUT))

@@ -30,6 +30,7 @@ from penstock.gateway import background
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.auth import identify
 from penstock.gateway.background import Background
+from penstock.gateway.continuing import go_on
 from penstock.gateway.drain import Drain, Drains
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.inline_media import inlined
@@ -42,6 +43,7 @@ from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.resilience.failures import for_caller
 from penstock.stores.memory import MemoryResponses
 from penstock.wire import anthropic, openai_chat
+from penstock.wire.continuing import begin
 from penstock.wire.dialects import COUNT_BODIES
 from penstock.wire.media import remote_media
 
@@ -54,8 +56,8 @@ class Call:
     """What is known of a request while it lives; the receipt is written from it."""
 
     __slots__ = (
-        "alarm", "answer", "caller", "endpoint", "error", "id", "leases", "plane", "received_at", "request", "status",
-        "tries",
+        "alarm", "answer", "caller", "endpoint", "error", "id", "last", "leases", "plane", "received_at", "request",
+        "status", "tries",
     )  # fmt: skip
 
     def __init__(self, id: str, plane: Plane, endpoint: Endpoint) -> None:
@@ -66,7 +68,8 @@ class Call:
         self.caller: Caller = ANYONE
         self.request: Request | None = None
         self.tries: TryUpstreams | None = None
-        self.answer: Try | None = None
+        self.answer: Try | None = None  # whose first token was the caller's first
+        self.last: Try | None = None  # the same, or who went on when that broke
         self.status = 499
         self.error: str | None = CLIENT_LEFT  # until something else is true
 
@@ -136,28 +139,41 @@ class Gateway:
                 call.status, call.error = 200, None
                 exchange.respond(200, COUNT_BODIES[endpoint](request.prompt_tokens), _estimated(call.id))
                 return
-            if route.inline_media and (remote := remote_media(request.fields, endpoint)):
-                call.request = request = await inlined(request, remote, plane.fetcher)
             if endpoint is Endpoint.RESPONSES:
                 recalled = await self._responses.recall(request)
                 call.request = request = recalled.request
+            if route.inline_media and (remote := remote_media(request.fields, endpoint)):  # of earlier turns too
+                call.request = request = await inlined(request, remote, plane.fetcher)
             plan = route.plan if request.stream else route.plain_plan
-            call.tries = tries = TryUpstreams(plane, request, plan, route, self._alarms, call.alarm, call.leases)
+            so_far = None if plan.on_cut == "error" else begin(request, plan.on_cut, plane.rng.getrandbits(32))
+            call.tries = tries = TryUpstreams(
+                plane, request, plan, route, self._alarms, call.alarm, call.leases, so_far
+            )
             tries.start()
             while (answer := tries.answer()) is None:
                 await tries.news()
-            call.answer = answer
-            call.status = 200  # from here on nothing is retried, and what breaks is told inside the answer
+            call.answer = call.last = answer
+            call.status = 200  # from here on what breaks is told inside the answer
             plain = answer.stream.plain
             if plain is not None:
                 exchange.respond(200, plain, _headers(call, answer), answer.stream.content_type)
                 failure = None
             else:
                 exchange.start(200, _headers(call, answer), answer.stream.content_type)
-                request.fields.clear()
                 exchange.forget()
-                relay = Relay(answer.stream, exchange, words.event, call.id, plane.clock, self._alarms, call.alarm)
+                may_go_on = so_far is not None
+                if not may_go_on:
+                    request.fields.clear()
+                relay = Relay(
+                    answer.stream, exchange, words.event, call.id, plane.clock, self._alarms, call.alarm, may_go_on
+                )
                 failure = await relay.run(plan.idle_timeout, tries.deadline)
+                while failure is not None and may_go_on:  # another replica may know the rest
+                    if (another := await go_on(tries, answer, failure)) is None:
+                        relay.break_off(failure)
+                        break
+                    call.last = answer = another
+                    failure = await relay.go_on(answer.stream)
             call.error = None if failure is None else for_caller(failure).code
             tries.end(answer, OK if failure is None else failure.kind)
             if endpoint is Endpoint.RESPONSES and failure is None:
@@ -166,7 +182,7 @@ class Gateway:
             call.status, call.error = words.status(error), error.code
             exchange.respond(call.status, words.body(error, call.id), _error_headers(error, call.id))
         except asyncio.CancelledError:  # the caller has left
-            drain = self._drains.adopt(call.tries, call.answer, lambda this: self._over(call, this))
+            drain = self._drains.adopt(call.tries, call.last, lambda this: self._over(call, this))
             raise
         finally:
             exchange.flow = None
@@ -177,6 +193,7 @@ class Gateway:
     def _over(self, call: Call, drained: Try | None = None) -> None:
         """Everything is given back and the receipt written. Once for each request, however it ended."""
         call.answer = call.answer or drained
+        call.last = drained or call.last
         call.leases.release()
         self._alarms.clear(call.alarm)
         self._on_outcome(_receipt(call))
@@ -208,13 +225,13 @@ class Gateway:
     def _answer_at_once(self, exchange: Exchange, takes_post: bool) -> None:
         path, method = exchange.path, exchange.method
         if takes_post:
-            raise MethodNotAllowed(f"{path.decode('latin-1')} takes POST.")
+            raise MethodNotAllowed(f"{path.decode('latin-1')} takes POST.", allow="POST")
         page = self._pages.get(path)
         models = _MODELS(path)
         if page is None and models is None:
             raise NotFound("There is nothing at this path. The API is under /v1.")
         if method not in (b"GET", b"HEAD"):
-            raise MethodNotAllowed("This path takes GET.")
+            raise MethodNotAllowed("This path takes GET.", allow="GET, HEAD")
         if page is not None:
             page(exchange)
             return
@@ -259,8 +276,8 @@ def _headers(call: Call, answer: Try) -> bytes:
 
 
 def _receipt(call: Call) -> Outcome:
-    answer, request, tries, plane = call.answer, call.request, call.tries, call.plane
-    usage, source = (Usage(), UsageSource.NONE) if answer is None else answer.stream.usage()
+    answer, last, request, tries, plane = call.answer, call.last, call.request, call.tries, call.plane
+    usage, source = (Usage(), UsageSource.NONE) if last is None else last.stream.usage()
     duration = plane.clock.now() - call.received_at
     first = None if answer is None else answer.first_token_at
     return Outcome(
@@ -276,7 +293,7 @@ def _receipt(call: Call) -> Outcome:
         attempts=() if tries is None else tries.records,
         usage=usage,
         usage_source=source,
-        finish_reason=None if answer is None else answer.stream.finish_reason,
+        finish_reason=None if last is None else last.stream.finish_reason,
         first_token_after=None if first is None else to_microsecond(first - call.received_at),
         duration=to_microsecond(duration),
         plane_version=plane.spec.version,
@@ -324,6 +341,8 @@ def _error_headers(error: PenstockError, id: str | None = None) -> bytes:
     if error.retry_after is not None:
         # whole seconds, rounded up: RFC 9110, 10.2.3
         headers += b"retry-after: %d\r\n" % max(1, -int(-error.retry_after // 1))
+    if isinstance(error, MethodNotAllowed):
+        headers += b"allow: " + error.allow.encode("ascii") + b"\r\n"
     if error.status == 401:
         headers += b"www-authenticate: Bearer\r\n"
     return headers

@@ -17,14 +17,16 @@ from msgspec import structs
 
 from penstock.config.spec import PlaneSpec
 from penstock.core.clock import Clock
-from penstock.core.errors import BadRequest, MethodNotAllowed, NotFound
+from penstock.core.errors import BadRequest, MethodNotAllowed, NotFound, StoreUnavailable
 from penstock.core.request import Caller, Request
 from penstock.gateway.exchange import Exchange
-from penstock.stores.base import Responses, StoredResponse
+from penstock.stores.base import Responses, StoredResponse, StoreFailed
 from penstock.wire import responses
 from penstock.wire.readings import Reading
 
-_PATH: Final = re.compile(rb"(?:/openai)?/v1/responses/(resp_[A-Za-z0-9_-]{1,128})(?:/(cancel|input_items))?").fullmatch
+_PATH: Final = re.compile(
+    rb"(?:/openai)?/v1/responses/(?!(?:compact|input_tokens)(?:/|$))([A-Za-z0-9_-]{1,128})(?:/(cancel|input_items))?"
+).fullmatch
 
 
 _encode = msgspec.json.Encoder().encode
@@ -48,15 +50,16 @@ class Recalled(msgspec.Struct, frozen=True):
 
 
 class StoredResponses:
-    def __init__(self, store: Responses, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Responses, clock: Clock, tell: Callable[[str], None] = lambda line: None) -> None:
+        """`tell` is for the operator, when an answer could not be kept."""
+        self._store, self._clock, self._tell = store, clock, tell
         self.on_cancel: Callable[[str, str], object] = lambda owner, id: None  # who stops the work
 
     async def recall(self, request: Request) -> Recalled:
         """Put what came before in front of the input. Raises `BadRequest` for an id that is not the caller's."""
         previous = _value(request.fields, "previous_response_id", str)
         if previous is not None:
-            stored = await self._store.get(owner(request.caller), previous, self._clock.wall())
+            stored = await self._get(request.caller, previous)
             if stored is None:
                 raise PreviousNotFound(
                     f"There is no response {previous[:100]!r} of yours here; it may have expired or been deleted.",
@@ -70,22 +73,27 @@ class StoredResponses:
         """After the answer was whole. `spec` says for how long, and how many."""
         body = reading.final_response()
         if body is not None:
-            await self.put(recalled, body, spec)
+            try:
+                await self.put(recalled, body, spec)
+            except StoreUnavailable as error:  # the caller has had their answer
+                self._tell(f"A response was not kept: {error.message}")
 
     async def put(self, recalled: Recalled, body: bytes, spec: PlaneSpec) -> None:
         if recalled.fields is None or not (spec.responses_retention and spec.responses_max):
             return
         kept, now = responses.keep(recalled.fields, body), self._clock.wall()
-        await self._store.put(
-            StoredResponse(
-                id=kept.id,
-                owner=owner(recalled.request.caller),
-                body=body,
-                input=_encode(kept.input),
-                created_at=now,
-                expires_at=now + spec.responses_retention,
-            ),
-            spec.responses_max,
+        await _working(
+            self._store.put(
+                StoredResponse(
+                    id=kept.id,
+                    owner=owner(recalled.request.caller),
+                    body=body,
+                    input=_encode(kept.input),
+                    created_at=now,
+                    expires_at=now + spec.responses_retention,
+                ),
+                spec.responses_max,
+            )
         )
 
     def asked(self, exchange: Exchange) -> tuple[str, str] | None:
@@ -100,10 +108,11 @@ class StoredResponses:
         if part == "cancel" and exchange.method == b"POST":
             return self._cancel(caller, id)
         if part != "cancel" and exchange.method in (b"GET", b"HEAD"):
-            return self._get(caller, id) if part == "" else self._input_items(caller, id, exchange.query)
-        raise MethodNotAllowed("A stored response takes GET and DELETE, /cancel POST, /input_items GET.")
+            return self._body(caller, id) if part == "" else self._input_items(caller, id, exchange.query)
+        allow = {"": "GET, HEAD, DELETE", "cancel": "POST", "input_items": "GET, HEAD"}[part]
+        raise MethodNotAllowed(f"This path takes {allow}.", allow=allow)
 
-    async def _get(self, caller: Caller, id: str) -> bytes:
+    async def _body(self, caller: Caller, id: str) -> bytes:
         return (await self._found(caller, id)).body
 
     async def _input_items(self, caller: Caller, id: str, query: bytes) -> bytes:
@@ -116,7 +125,7 @@ class StoredResponses:
         return responses.input_items_list(stored, after=said.get("after"), limit=int(limit), order=order)
 
     async def _delete(self, caller: Caller, id: str) -> bytes:
-        if not await self._store.delete(owner(caller), id):
+        if not await _working(self._store.delete(owner(caller), id)):
             raise _missing(id)
         return responses.deleted_body(id)
 
@@ -128,14 +137,24 @@ class StoredResponses:
             raise BadRequest(f"Only a response in the background can be cancelled, and this one is {status}.")
         self.on_cancel(owner(caller), id)
         body, now = responses.cancelled(stored.body), self._clock.wall()
-        await self._store.put(structs.replace(stored, body=body, created_at=now), sys.maxsize)
+        await _working(self._store.put(structs.replace(stored, body=body, created_at=now), sys.maxsize))
         return body
 
     async def _found(self, caller: Caller, id: str) -> StoredResponse:
-        stored = await self._store.get(owner(caller), id, self._clock.wall())
+        stored = await self._get(caller, id)
         if stored is None:
             raise _missing(id)
         return stored
+
+    async def _get(self, caller: Caller, id: str) -> StoredResponse | None:
+        return await _working(self._store.get(owner(caller), id, self._clock.wall()))
+
+
+async def _working(asked: Coroutine[Any, Any, Value]) -> Value:
+    try:
+        return await asked
+    except StoreFailed as failed:
+        raise StoreUnavailable(f"Stored responses cannot be reached at the moment ({failed}).") from None
 
 
 def _kept(stored: StoredResponse) -> responses.Stored:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from penstock.balancing.balancer import nobody_may, wait_for_any
-from penstock.core.errors import FailureKind, UpstreamError
+from penstock.core.errors import FailureKind, Untranslatable, UpstreamError
 from penstock.core.fleet import Replica
 from penstock.core.outcome import to_microsecond
 from penstock.core.plan import CANCELLED, Attempt, Plan
-from penstock.core.request import Request
+from penstock.core.request import Endpoint, Request
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.leases import Leases
 from penstock.gateway.plane import Plane, Route
@@ -33,8 +33,10 @@ from penstock.resilience.attempts import (
 )
 from penstock.resilience.failures import for_caller
 from penstock.upstreams.base import Stream
+from penstock.wire.continuing import SoFar
 
 _WOKE: Final = Woke()
+GENERATION: Final = frozenset({Endpoint.CHAT, Endpoint.COMPLETION, Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 
 class Try:
@@ -49,7 +51,7 @@ class Try:
         self.started_at = now
         self.first_token_at: float | None = None
         self.ended = False
-        self.stream: Stream = plane.upstreams[replica.name].open(request, self, now)
+        self.stream: Stream = plane.upstreams[replica.name].open(request, self, now, owner.so_far)
         replica.started(self.tokens)
         plane.breakers[replica.name].on_start(now)
         plane.balancer.sent(request, replica.name)
@@ -64,6 +66,7 @@ class Try:
         if failure.retry_after is not None:
             self.replica.cool(now + failure.retry_after, rate_limited=failure.kind is FailureKind.RATE_LIMITED)
         owner.end(self, failure.kind)
+        owner.failed(failure)
         owner.tell(Failed(self.number, failure, wait_for_any(owner.pools, now)))
 
     def end(self, ended: FailureKind | str) -> Attempt | None:
@@ -76,7 +79,9 @@ class Try:
         owner = self._owner
         plane, received_at = owner.plane, owner.request.received_at
         now = plane.clock.now()
-        plane.breakers[self.replica.name].on_end(ended, now)
+        # an endpoint that a server does not have says nothing of its health: any caller may ask for one
+        lacks = ended is FailureKind.MISCONFIGURED and owner.request.endpoint not in GENERATION
+        plane.breakers[self.replica.name].on_end(CANCELLED if lacks else ended, now)
         first = self.first_token_at
         return Attempt(
             self.number,
@@ -99,6 +104,7 @@ class TryUpstreams:
         "_alarm",
         "_alarms",
         "_budget",
+        "_failed",
         "_inbox",
         "_machine",
         "_started_at",
@@ -113,6 +119,7 @@ class TryUpstreams:
         "pools",
         "records",
         "request",
+        "so_far",
     )
 
     def __init__(
@@ -124,11 +131,14 @@ class TryUpstreams:
         alarms: Alarms,
         alarm: Alarm,
         leases: Leases,
+        so_far: SoFar | None = None,
     ) -> None:
-        self.plane, self.request, self.plan = plane, request, plan
+        """`so_far`: what the caller has been told, where a stream that breaks may be gone on with."""
+        self.plane, self.request, self.plan, self.so_far = plane, request, plan, so_far
         self._alarms, self._alarm = alarms, alarm
         self.pools: Sequence[Sequence[Replica]] = route.pools
         self._budget = route.budget
+        self._failed: UpstreamError | None = None  # what went wrong last
         self.on_news: Callable[[], None] | None = None  # who listens when nobody awaits `news` any more
         self.deadline = min(request.received_at + plan.total_timeout, request.deadline)
         self._machine: Attempts | None = None
@@ -176,6 +186,23 @@ class TryUpstreams:
                 chosen = self._act(action, now) or chosen
         return chosen
 
+    def go_on(self, broken: Try, failure: UpstreamError, so_far: SoFar, pools: Sequence[Sequence[Replica]]) -> None:
+        """The stream that the caller was listening to broke: let another one, out of `pools`, go on with it.
+
+        `news` and `answer` tell of it, as before. Raises `PenstockError` when no more attempts may be made.
+        """
+        now = self.plane.clock.now()
+        self.end(broken, failure.kind)
+        self.so_far, self.pools = so_far, pools
+        self._inbox.clear()
+        machine = self._machine
+        if machine is None:
+            machine = self._machine = Attempts(self.plan, self._budget, self.plane.rng, self.deadline)
+            machine.start(self._started_at)
+            machine.on(FirstToken(broken.number), now)
+        for action in machine.broke(failure, wait_for_any(pools, now), now):
+            self._act(action, now)
+
     @property
     def live(self) -> list[Try]:
         """The attempts that are under way."""
@@ -184,6 +211,9 @@ class TryUpstreams:
     def watch(self, at: float, ring: Callable[[], None]) -> None:
         """Ring at `at` (Clock.now() seconds) instead of whatever the alarm was set to."""
         self._alarms.set(self._alarm, max(0.0, at - self.plane.clock.now()), ring)
+
+    def failed(self, failure: UpstreamError) -> None:
+        self._failed = failure
 
     def tell(self, event: Event) -> None:
         self._inbox.append(event)
@@ -228,6 +258,11 @@ class TryUpstreams:
             self._tries.append(Try(self, number, replica, now))
         except UpstreamError as failure:  # no credential to send it with
             self.tell(Failed(number, failure, wait_for_any(self.pools, now)))
+        except Untranslatable as error:  # its whole deployment is of no use to this request
+            self.pools = [() if i == picked[0] else pool for i, pool in enumerate(self.pools)]
+            if not any(self.pools):
+                raise (error if self._failed is None else for_caller(self._failed)) from None
+            self._open(number, now)
 
     def _end_all(self) -> None:
         for this in self._tries:

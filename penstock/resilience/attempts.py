@@ -53,7 +53,7 @@ class WakeAt(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """From here on the caller receives this attempt's tokens; nothing can be retried any more."""
+    """From here on the caller receives this attempt's tokens: if it breaks, nothing can help but `Attempts.broke`."""
 
     attempt: int
 
@@ -104,6 +104,17 @@ class Attempts:
                 return self._after_failure(failure, wait, now)
             case Woke():
                 return self._after_alarm(now)
+
+    def broke(self, failure: UpstreamError, wait: float, now: float) -> list[Action]:
+        """After `Commit`: the stream of that attempt broke, and another attempt could go on with its answer.
+
+        Like any failure it may be followed by one more attempt, within the same bounds; `wait` as in `Failed`.
+        """
+        assert self.done, "only a committed attempt has told something"
+        self.done = False
+        self._live.clear()
+        self._reopen_at = self._hedge_at = None
+        return self._after_failure(failure, wait, now)
 
     def _after_failure(self, failure: UpstreamError, wait: float, now: float) -> list[Action]:
         self._failures += 1

@@ -7,6 +7,10 @@ from typing import Protocol
 import msgspec
 
 
+class StoreFailed(Exception):
+    """The store cannot be read or written at the moment. The text is for the operator."""
+
+
 class StoredResponse(msgspec.Struct, frozen=True):
     """One answer of the Responses API, kept so that it can be asked for again and built upon.
 
@@ -22,7 +26,7 @@ class StoredResponse(msgspec.Struct, frozen=True):
 
 
 class Responses(Protocol):
-    """Bounded: the oldest are forgotten first."""
+    """Bounded: the oldest are forgotten first. Every method may raise `StoreFailed`."""
 
     async def put(self, response: StoredResponse, most: int) -> None:
         """Keep it, in the place of one with the same id and owner, and at most `most` of all owners together."""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from penstock.stores.base import Responses, StoredResponse
+from penstock.stores.base import Responses, StoredResponse, StoreFailed
 
 BUSY_SECONDS: Final = 5.0  # to wait for another process's write
 _SCHEMA: Final = """
@@ -80,7 +80,10 @@ class SqliteResponses:
         self._database.close()
 
     async def _run(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"{type(error).__name__}: {error}") from None
 
 
 _: type[Responses] = SqliteResponses

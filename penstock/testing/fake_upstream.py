@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
+
+Step: TypeAlias = tuple[float, bytes | str]
+"""Seconds since the step before; bytes to deliver, or "end", "eof", "reset"."""
 
 
 class Fault(Exception):
@@ -35,6 +38,8 @@ class Script(msgspec.Struct, frozen=True):
     answer: bytes | None = None  # the body, whatever was asked, in place of a chat answer
     cut_after: int | None = None
     cut: str = "eof"
+    steps: Callable[[dict[str, Any]], Sequence[Step]] | None = None
+    """What happens after a request with these fields, call by call, in place of all the rest."""
 
 
 ROLE = b'data: {"id":"x","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -46,9 +51,6 @@ ANSWER = (
     b'{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},'
     b'"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":%d,"total_tokens":%d}}'
 )
-
-Step = tuple[float, bytes | str]  # seconds since the step before; bytes to deliver, or "end", "eof", "reset"
-
 
 class FakeCall:
     def __init__(self, steps: Sequence[Step], receiver: Any, script: Script) -> None:
@@ -112,8 +114,10 @@ class FakeTransport:
         self._opened.append(self.name)
         self.bodies.append(body)
         self.heads.append(prefix + extra)
-        stream = body.startswith(b"{") and msgspec.json.decode(body).get("stream") is True
-        call = FakeCall(steps(self.script, stream=stream), receiver, self.script)
+        fields = msgspec.json.decode(body) if body.startswith(b"{") else {}
+        script = self.script
+        planned = script.steps(fields) if script.steps else steps(script, stream=fields.get("stream") is True)
+        call = FakeCall(planned, receiver, script)
         self.calls.append(call)
         return call
 

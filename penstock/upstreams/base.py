@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from penstock.core.errors import UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Endpoint, Request, Usage
+from penstock.wire.continuing import How, SoFar
 from penstock.wire.readings import Reading
 
 
@@ -88,9 +89,16 @@ class Upstream(Protocol):
         """What it can answer, itself or by translation."""
         ...
 
-    def open(self, request: Request, listener: Listener, now: float) -> Stream:
-        """Send it. Raises `PenstockError` when the request cannot be said to this upstream, and `UpstreamError` when
-        there is no valid credential; then nothing was sent."""
+    def goes_on(self, endpoint: Endpoint, how: How) -> bool:
+        """Whether it could go on with an answer that broke off elsewhere. `endpoint` is one of `endpoints`."""
+        ...
+
+    def open(self, request: Request, listener: Listener, now: float, so_far: SoFar | None = None) -> Stream:
+        """Send it; `so_far` only where the answer may be gone on with if it breaks, or goes on with another.
+
+        Raises `PenstockError` when the request cannot be said to this upstream, and `UpstreamError` when there is no
+        valid credential; then nothing was sent.
+        """
         ...
 
 

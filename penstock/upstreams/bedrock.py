@@ -17,7 +17,7 @@ from penstock.upstreams.anthropic import refused_flags
 from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.way import Asking, Way, header_lines
 from penstock.wire import converse, hosted_claude
-from penstock.wire.anthropic import MessagesMeter, MessagesReader, tool_names, write_request
+from penstock.wire.anthropic import MessagesMeter, MessagesReader, tool_names, upstream_fields, write_request
 from penstock.wire.canonical import AnswerReader, AnswerWriter, Delta
 from penstock.wire.converse_answer import ConverseReader, failure_of
 from penstock.wire.dialects import CALLERS, translated
@@ -64,7 +64,9 @@ def invoke_ways(
 
     def messages(request: Request) -> Asking:
         refused = refused_flags(request, betas)
-        body = hosted_claude.bedrock_body(request.fields, [flag for flag in request.betas if flag not in refused])
+        body = hosted_claude.bedrock_body(
+            upstream_fields(request), [flag for flag in request.betas if flag not in refused]
+        )
         lost = tuple(f"anthropic-beta.{flag}" for flag in refused)
         return body, Unwrapped(MessagesMeter()), lost
 

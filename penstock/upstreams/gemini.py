@@ -74,10 +74,14 @@ def claude_ways(
         return tuple(f"anthropic-beta.{flag}" for flag in refused_flags(request, betas))
 
     def messages(request: Request) -> Asking:
-        return hosted_claude.vertex_body(request.fields), Passing(anthropic.MessagesMeter()), lost(request)
+        return (
+            hosted_claude.vertex_body(anthropic.upstream_fields(request)),
+            Passing(anthropic.MessagesMeter()),
+            lost(request),
+        )
 
     def count(request: Request) -> Asking:
-        return hosted_claude.vertex_body(request.fields, model=name), Whole(), lost(request)
+        return hosted_claude.vertex_body(anthropic.upstream_fields(request), model=name), Whole(), lost(request)
 
     def hub(request: Request) -> Asking:
         body, reading, left_out = translated(

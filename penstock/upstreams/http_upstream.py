@@ -10,6 +10,7 @@ from penstock.core.request import Endpoint, Request
 from penstock.upstreams.answer import AnswerStream
 from penstock.upstreams.base import Listener, Transport, Upstream
 from penstock.upstreams.way import Way
+from penstock.wire.continuing import How, SoFar
 
 
 class HttpUpstream:
@@ -26,9 +27,15 @@ class HttpUpstream:
     def endpoints(self) -> frozenset[Endpoint]:
         return frozenset(self._ways)
 
-    def open(self, request: Request, listener: Listener, now: float) -> AnswerStream:
+    def goes_on(self, endpoint: Endpoint, how: How) -> bool:
+        return how in self._ways[endpoint].goes_on
+
+    def open(self, request: Request, listener: Listener, now: float, so_far: SoFar | None = None) -> AnswerStream:
         way = self._ways[request.endpoint]
-        body, reading, lost = way.ask(request)
+        if so_far is None or way.ask_on is None:
+            body, reading, lost = way.ask(request)
+        else:
+            body, reading, lost = way.ask_on(request, so_far)
         stream = AnswerStream(request, reading, listener, self._clock, way.failure_of, way.media)
         stream.lost = lost
         extra = b"" if way.headers is None else way.headers(request, body)

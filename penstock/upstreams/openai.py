@@ -15,8 +15,9 @@ from penstock.core.request import Endpoint, Request
 from penstock.upstreams.anthropic import messages_way
 from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.way import Asking, Way, header_lines
-from penstock.wire import openai_chat, openai_more
+from penstock.wire import continuing, openai_chat, openai_more
 from penstock.wire.canonical import Losses
+from penstock.wire.continuing import SoFar
 from penstock.wire.dialects import CALLERS, COUNTED_AS, Counted, passing, translated
 from penstock.wire.openai_chat import failure_of
 from penstock.wire.openai_hub import ChatReader, write_request
@@ -78,6 +79,10 @@ def ways(
         body = openai_chat.upstream_body(request, name, ask_usage=ask_usage)
         return body, Passing(meter, not request.include_usage), ()
 
+    def chat_on(request: Request, so_far: SoFar) -> Asking:
+        body, reading = continuing.ask(request, so_far, name, quirks, ask_usage=ask_usage)
+        return body, reading, ()
+
     def more(request: Request) -> Asking:
         reading: Reading = Raw() if request.stream else Whole()
         return openai_more.upstream_body(request, name), reading, ()
@@ -91,6 +96,8 @@ def ways(
                 losses=losses,
                 reasoning_models="max_completion_tokens" in quirks,
                 extensions="continue_final_message" in quirks,
+                more_sampling="more_sampling" in quirks,
+                prefill_by=next((way for way in ("prefix", "prefill") if way in quirks), None),
                 ask_usage=ask_usage,
             ),
             lambda ask: ChatReader(ask, id=request.id),
@@ -113,7 +120,8 @@ def ways(
     table: dict[Endpoint, Way] = {}
     for endpoint in native:
         if endpoint in (Endpoint.CHAT, Endpoint.COMPLETION):
-            table[endpoint] = Way(prefix(endpoint), chat, failure_of, headers=signed)
+            goes_on = continuing.goes_on(endpoint, quirks)
+            table[endpoint] = Way(prefix(endpoint), chat, failure_of, headers=signed, ask_on=chat_on, goes_on=goes_on)
         elif endpoint in (Endpoint.RESPONSES, Endpoint.INPUT_TOKENS):
             table[endpoint] = Way(prefix(endpoint), passing(endpoint, name), failure_of, headers=signed)
         elif endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS):

@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.core.request import Request
 from penstock.upstreams.answer import FailureOf
+from penstock.wire.continuing import How, SoFar
 from penstock.wire.readings import Reading
 
 Asking = tuple[bytes, Reading, tuple[str, ...]]
@@ -21,6 +22,7 @@ class Way(msgspec.Struct, frozen=True):
 
     `headers` adds lines that depend on the request and its body (a signature, feature flags). `ask` raises
     `PenstockError` for what cannot be said. `media` is the type that a stream must have; b"": any.
+    `ask_on` is `ask` for answers that may be gone on with when they break; `goes_on`: from what this upstream could.
     """
 
     prefix: bytes
@@ -29,6 +31,8 @@ class Way(msgspec.Struct, frozen=True):
     stream_prefix: bytes = b""
     headers: Callable[[Request, bytes], bytes] | None = None
     media: bytes = b"text/event-stream"
+    ask_on: Callable[[Request, SoFar], Asking] | None = None
+    goes_on: frozenset[How] = frozenset()
 
 
 def header_lines(host: bytes, content_type: str = "application/json") -> str:

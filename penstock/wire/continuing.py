@@ -105,6 +105,16 @@ def _text_only(message: Any) -> bool:
     return isinstance(content, str) and not message.get("tool_calls")
 
 
+def goes_on(endpoint: Endpoint, quirks: Collection[str]) -> frozenset[How]:
+    """From what an upstream of OpenAI's dialect with these quirks could go on."""
+    ways: set[How] = set()
+    if OF_TOKENS in quirks:
+        ways.add("continue")
+    if endpoint is Endpoint.CHAT and any(quirk in quirks for quirk in OF_TEXT):
+        ways.add("prefix")
+    return frozenset(ways)
+
+
 # --- what is asked ---------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +322,7 @@ class TokenKeeper(Keeper):
         return _IDS.sub(b"", event) if self._strip else event
 
 
+_THOUGHTS: Final = "<think>"
 _CERTAINTY: Final = list(UsageSource)  # the most certain first
 
 
@@ -335,6 +346,8 @@ class TextKeeper(Keeper):
         if any(limit is not None and limit <= usage.completion_tokens for limit in limits):
             return None
         text = self._before.text + "".join(self._texts)
+        if _THOUGHTS in text:  # a model that thinks aloud: templates do not put that back
+            return None
         return structs.replace(self._before, head=self._head, text=text, usage=usage, source=source)
 
     def billed(self, request: Request) -> tuple[Usage, UsageSource]:

@@ -42,7 +42,10 @@ _SHORTEST: Final = len('[{"role":""}]')  # what is longer has a message in it, o
 def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str = "") -> Request:
     """Read a request body; `model` where the path has named it. Raises `BadRequest` naming the field that is wrong."""
     fields = decode_fields(body)
-    model = model or read_field(fields, "model", decode_string) or ""
+    if model:
+        fields["model"] = msgspec.Raw(_encode(model))  # what was asked for and allowed is what is sent
+    else:
+        model = read_field(fields, "model", decode_string) or ""
     if not model:
         raise BadRequest("`model` is missing: name the model that should answer", param="model")
     options = read_field(fields, "stream_options", _options) if "stream_options" in fields else None

@@ -49,6 +49,7 @@ def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: floa
     model = model or _text(fields, "model") or DEFAULT_MODELS.get(endpoint, "")
     if not model:
         raise BadRequest("`model` is missing: name the model that should answer", param="model")
+    fields["model"] = msgspec.Raw(_encode(model))  # what was asked for and allowed is what is sent
     needed = _NEEDED.get(endpoint, ())
     for name in needed:
         if name not in fields or bytes(fields[name]) == b"null":
@@ -76,7 +77,10 @@ def parse_form(
     body: bytes, content_type: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str = ""
 ) -> Request:
     """Read a multipart body (RFC 7578); files stay where they are. Raises `BadRequest`."""
-    values = {name: data for name, data, is_file in form_parts(body, content_type) if not is_file}
+    parts = form_parts(body, content_type)
+    if sum(name == "model" for name, _, _ in parts) > 1:
+        raise BadRequest("the form names `model` more than once", param="model")
+    values = {name: data for name, data, is_file in parts if not is_file}
     model = model or values.get("model", b"").decode("utf-8", "replace") or DEFAULT_MODELS.get(endpoint, "")
     if not model:
         raise BadRequest("`model` is missing: name the model that should answer", param="model")
@@ -100,13 +104,8 @@ def parse_form(
 def upstream_body(request: Request, served: msgspec.Raw | None) -> bytes:
     """The same request under the upstream's name for the model."""
     if request.form:
-        return _renamed(request, served)
-    fields = request.fields
-    if served is not None:
-        fields = {**fields, "model": served}
-    elif "model" not in fields and request.endpoint not in DEFAULT_MODELS:  # the path had named it
-        fields = {**fields, "model": msgspec.Raw(_encode(request.model))}
-    return _encode(fields)
+        return _renamed(request, request.model if served is None else msgspec.json.decode(served, type=str))
+    return _encode(request.fields if served is None else {**request.fields, "model": served})
 
 
 def form_parts(body: bytes, content_type: bytes) -> list[tuple[str, bytes, bool]]:
@@ -179,13 +178,10 @@ class _Form:
         self.ended = True
 
 
-def _renamed(request: Request, served: msgspec.Raw | None) -> bytes:
-    """The form with the upstream's name for the model, in front, and no other field of that name."""
-    if served is None:
-        return request.form
+def _renamed(request: Request, model: str) -> bytes:
+    """The form with `model` in front, and no other field of that name."""
     boundary = parse_options_header(request.content_type)[1][b"boundary"]
-    name = msgspec.json.decode(served, type=str).encode("utf-8")
-    field = b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (boundary, name)
+    field = b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (boundary, model.encode())
     delimiter = b"\r\n--" + boundary
     parts = (b"\r\n" + request.form).split(delimiter)[1:]
     kept = [part for part in parts if not _NAMES_MODEL(part.partition(b"\r\n\r\n")[0])]

@@ -5,17 +5,22 @@ import hashlib
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from penstock.config.providers import COMPATIBLE, OF_ANTHROPIC
 from penstock.config.spec import KeySpec
 from penstock.core.request import Endpoint
 from penstock.gateway.operations import OPERATIONS
+from penstock.gateway.stored_responses import StoredResponses
+from penstock.stores.base import StoreFailed
+from penstock.stores.memory import MemoryResponses
 from penstock.testing import virtual_loop
 from penstock.testing.exchange import FakeExchange
 from penstock.testing.fake_upstream import Script
-from tests.worlds import PLAIN, STREAM, World
+from tests.worlds import PLAIN, PLAN, STREAM, World, spec
 
 decode = msgspec.json.decode
+URL = "http://169.254.169.254/latest"
 ANTHROPIC = {"dialect": "anthropic", "native": OF_ANTHROPIC, "beta": ("known-1",)}
 MESSAGES = b'{"model":"chat","max_tokens":9,"messages":[{"role":"user","content":"hello there"}]}'
 MESSAGE = msgspec.json.encode(
@@ -62,6 +67,67 @@ def test_azures_path_names_the_model(body):
     exchange, outcome, (_, sent) = serve(body, path, query=b"api-version=2024-10-21")
     assert (exchange.status, outcome.model) == (200, "chat")
     assert decode(sent)["model"] == "served"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        (b"chat/completions", PLAIN.replace(b'"chat"', b'"secret"'), ()),
+        (b"embeddings", b'{"model":"secret","input":"x"}', ()),
+        (b"embeddings", b'{"input":"x"}', ()),
+        (b"audio/transcriptions", None, [(b"content-type", b"multipart/form-data; boundary=X")]),
+    ],
+)
+def test_the_model_that_was_allowed_is_the_model_that_is_sent(path, body, headers):
+    body = FORM.replace(b"\r\nchat\r\n", b"\r\nsecret\r\n") if body is None else body
+    answer = Script(answer=b"{}") if path != b"chat/completions" else None
+    _, outcome, (_, sent) = serve(
+        body, b"/openai/deployments/chat/" + path, headers=headers, script=answer, served=None
+    )
+    assert outcome.model == "chat"
+    assert b"secret" not in sent
+    assert b"chat" in sent
+
+
+def test_a_form_that_names_two_models_is_refused():
+    twice = FORM[:-7] + b'--X\r\nContent-Disposition: form-data; name="model"\r\n\r\nother\r\n--X--\r\n'
+    headers = [(b"content-type", b"multipart/form-data; boundary=X")]
+    exchange, _, sent = serve(twice, b"/v1/audio/transcriptions", headers=headers)
+    assert (exchange.status, sent) == (400, None)
+
+
+def test_an_endpoint_that_a_server_lacks_does_not_take_its_model_away():
+    async def main(loop):
+        world = World(loop, {"a": Script(status=404)})
+        for _ in range(20):
+            exchange = FakeExchange(b'{"model":"chat","input":"x"}', path=b"/v1/embeddings")
+            await world.gateway.handle(exchange)
+            assert exchange.status == 502
+        world.transports["a"].script = Script()
+        assert (await world.ask()).status == 200
+
+    virtual_loop.run(main)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        (b"GET", b"/v1/chat/completions", b"POST"),
+        (b"POST", b"/v1/models", b"GET, HEAD"),
+        (b"PUT", b"/v1/responses/resp_1", b"GET, HEAD, DELETE"),
+        (b"GET", b"/v1/responses/resp_1/cancel", b"POST"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(method, path, allow):
+    exchange, _, _ = serve(b"", path, method=method)
+    assert exchange.status == 405
+    assert b"allow: " + allow + b"\r\n" in exchange.headers
+
+
+@pytest.mark.parametrize("path", [b"/v1/responses/compact", b"/v1/responses/compact/cancel", b"/v1/responses/a/b"])
+def test_a_path_that_is_no_response_is_404(path):
+    exchange, _, _ = serve(b"{}", path)
+    assert exchange.status == 404
 
 
 def test_an_azure_path_that_leads_nowhere_is_404():
@@ -198,10 +264,6 @@ def test_a_model_that_has_no_such_endpoint_says_so():
 
 def test_only_deployments_that_have_the_endpoint_are_asked():
     async def main(loop):
-        from msgspec import structs
-
-        from tests.worlds import PLAN, spec
-
         world = World(loop, {"a": Script(), "b": Script(answer=b"{}")})
         both = spec({"one": ["a"], "two": ["b"]}, structs.replace(PLAN, deployments=("one", "two")))
         first = structs.replace(both.deployments[0], native=(Endpoint.CHAT,))
@@ -498,6 +560,76 @@ def test_a_response_in_the_background_that_fails_says_why():
         await world.gateway.handle(again)
         failed = decode(again.text)
         assert (failed["status"], failed["error"]["code"]) == ("failed", "upstream_error")
+
+    virtual_loop.run(main)
+
+
+def test_pictures_by_url_in_the_history_never_reach_an_engine_either():
+    async def main(loop):
+        world = World(loop, {"a": Script()})
+        body = {"model": "chat", "input": [{"role": "user", "content": [{"type": "input_image", "image_url": URL}]}]}
+        exchange = FakeExchange(msgspec.json.encode(body), path=b"/v1/responses")
+        await world.gateway.handle(exchange)
+        first = decode(exchange.text)["id"]
+        deployments = (structs.replace(world.gateway.plane.spec.deployments[0], inline_media=True),)
+        plane, swapped = world.preparer.prepare(
+            structs.replace(world.gateway.plane.spec, deployments=deployments), world.gateway.plane
+        )
+        world.gateway.plane = plane
+        swapped()
+        follows = msgspec.json.encode({"model": "chat", "input": "and?", "previous_response_id": first})
+        exchange = FakeExchange(follows, path=b"/v1/responses")
+        await world.gateway.handle(exchange)
+        assert decode(exchange.text)["error"]["code"] == "remote_media_refused"
+        assert len(world.opened) == 1
+
+    virtual_loop.run(main)
+
+
+def test_a_deployment_that_cannot_be_told_is_passed_over_for_one_that_can():
+    body = PLAIN[:-1] + b',"logit_bias":{"5":1}}'
+
+    async def main(loop):
+        world = World(loop, {"a": Script(answer=MESSAGE), "b": Script(status=500)})
+        both = spec({"one": ["a"], "two": ["b"]}, structs.replace(PLAN, deployments=("one", "two")))
+        claude = structs.replace(both.deployments[0], dialect="anthropic", native=OF_ANTHROPIC)
+        for order, status, opened in (
+            (("one", "two"), 200, ["b"]),  # the first one cannot be told
+            (("two", "one"), 502, ["b"]),  # the second cannot, and what is told is why the first one failed
+        ):
+            world.opened.clear()
+            world.transports["b"].script = Script() if status == 200 else Script(status=500)
+            models = (structs.replace(both.models[0], plan=structs.replace(PLAN, deployments=order)),)
+            plane, swapped = world.preparer.prepare(
+                structs.replace(both, models=models, deployments=(claude, both.deployments[1])), world.gateway.plane
+            )
+            world.gateway.plane = plane
+            swapped()
+            exchange = await world.ask(body)
+            assert (exchange.status, set(world.opened)) == (status, set(opened))
+            world.check_nothing_is_held()
+
+    virtual_loop.run(main)
+
+
+def test_a_store_that_fails_costs_nobody_their_answer():
+    class Failing(MemoryResponses):
+        async def put(self, response, most):
+            raise StoreFailed("disk full")
+
+        async def get(self, owner, id, now):
+            raise StoreFailed("disk full")
+
+    async def main(loop):
+        told = []
+        world = World(loop, {"a": Script()}, stored=StoredResponses(Failing(), loop, told.append))
+        exchange = FakeExchange(b'{"model":"chat","input":"x"}', path=b"/v1/responses")
+        await world.gateway.handle(exchange)
+        assert (exchange.status, len(told)) == (200, 1)
+        follows = FakeExchange(b'{"model":"chat","input":"x","previous_response_id":"resp_1"}', path=b"/v1/responses")
+        await world.gateway.handle(follows)
+        assert (follows.status, decode(follows.text)["error"]["code"]) == (503, "store_unavailable")
+        world.check_nothing_is_held()
 
     virtual_loop.run(main)
 

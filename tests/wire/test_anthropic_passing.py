@@ -417,3 +417,17 @@ def test_a_larger_budget_is_no_smaller_effort(one, other):
     order = ["low", "medium", "high", "xhigh", "max"]
     less, more = sorted((one, other))
     assert order.index(effort_of_budget(less)) <= order.index(effort_of_budget(more))
+
+
+def test_reasoning_that_somebody_else_has_sealed_does_not_go_to_claude():
+    ours = {"type": "thinking", "thinking": "hm", "signature": "EqQB"}
+    foreign = [
+        {"type": "thinking", "thinking": "hm", "signature": "penstock.gemini.CiQB"},
+        {"type": "redacted_thinking", "data": "penstock.openai.gAAA"},
+    ]
+    said = {"type": "text", "text": '"penstock. is a word'}
+    turns = [{"role": "assistant", "content": [ours, *foreign, said]}, {"role": "user", "content": "go on"}]
+    body = msgspec.json.encode({"model": "m", "max_tokens": 9, "messages": turns})
+    request = parse(body, id="r", endpoint=Endpoint.MESSAGES, caller=ANYONE, now=0.0)
+    sent = msgspec.json.decode(upstream_body(request, None))
+    assert sent["messages"] == [{"role": "assistant", "content": [ours, said]}, turns[1]]

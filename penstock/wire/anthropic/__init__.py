@@ -5,7 +5,7 @@ from penstock.wire.anthropic.answer_out import PING, MessagesWriter
 from penstock.wire.anthropic.failures import failure_of
 from penstock.wire.anthropic.meter import MessagesMeter
 from penstock.wire.anthropic.pages import count_tokens_body, model_list, model_row
-from penstock.wire.anthropic.passing import parse, upstream_body
+from penstock.wire.anthropic.passing import parse, upstream_body, upstream_fields
 from penstock.wire.anthropic.request_in import read_request
 from penstock.wire.anthropic.request_out import NAMES, tool_names, write_request
 from penstock.wire.errors import anthropic_body as error_body
@@ -29,5 +29,6 @@ __all__ = [
     "status_of",
     "tool_names",
     "upstream_body",
+    "upstream_fields",
     "write_request",
 ]

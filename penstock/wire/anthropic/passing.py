@@ -8,6 +8,7 @@ import msgspec
 
 from penstock.core.errors import BadRequest
 from penstock.core.request import Caller, Endpoint, Request
+from penstock.wire.canonical import Origin, unseal
 from penstock.wire.prompts import (
     BYTES_PER_TOKEN,
     EMPTY_LIST,
@@ -21,6 +22,7 @@ from penstock.wire.prompts import (
     read_field,
 )
 
+_SEALED: Final = b'"penstock.'
 _encode = msgspec.json.Encoder().encode
 _PROMPT: Final = ("tools", "system", "messages")
 """The fields that the model reads, in the order in which prompt caches see them."""
@@ -61,4 +63,28 @@ def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: floa
 
 def upstream_body(request: Request, served: msgspec.Raw | None) -> bytes:
     """The request for a server of the same dialect: its own name for the model."""
-    return _encode(request.fields if served is None else {**request.fields, "model": served})
+    fields = upstream_fields(request)
+    return _encode(fields if served is None else {**fields, "model": served})
+
+
+def upstream_fields(request: Request) -> dict[str, msgspec.Raw]:
+    """Those of the caller, but of the reasoning in the history only what Claude can have sealed."""
+    messages = request.fields.get("messages")
+    if messages is None or _SEALED not in bytes(messages):
+        return request.fields
+    return {**request.fields, "messages": _without_foreign_reasoning(messages)}
+
+
+def _without_foreign_reasoning(raw: msgspec.Raw) -> msgspec.Raw:
+    turns = msgspec.json.decode(raw)
+    for turn in turns:
+        if isinstance(turn, dict) and isinstance(turn.get("content"), list):
+            turn["content"] = [block for block in turn["content"] if not _is_foreign(block)]
+    return msgspec.Raw(_encode(turns))
+
+
+def _is_foreign(block: object) -> bool:
+    if not isinstance(block, dict) or block.get("type") not in ("thinking", "redacted_thinking"):
+        return False
+    sealed = block.get("signature") or block.get("data")
+    return isinstance(sealed, str) and unseal(sealed, Origin.ANTHROPIC)[1] is not Origin.ANTHROPIC

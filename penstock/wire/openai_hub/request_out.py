@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import xxhash
@@ -50,6 +50,10 @@ _SAME: Final = (
 Json = dict[str, Any]
 
 
+PrefillBy = Literal["continue_final_message", "prefix", "prefill"]
+"""By a field of the request, by one of the message, or by nothing but the message."""
+
+
 def write_request(
     ask: Ask,
     *,
@@ -57,20 +61,26 @@ def write_request(
     losses: Losses,
     reasoning_models: bool = False,
     extensions: bool = False,
+    more_sampling: bool | None = None,
+    prefill_by: PrefillBy | None = None,
     keep_cache_control: bool = False,
     ask_usage: bool = True,
 ) -> bytes:
     """The body for an upstream whose name for the model is `served`. Raises `Untranslatable` through `losses`.
 
     `reasoning_models`: OpenAI's own, which want `max_completion_tokens` and can be told not to think. `extensions`:
-    vLLM's, which most engines share: `top_k`, `min_p`, any number of stop texts, prefill. `keep_cache_control`: Claude
-    is behind this upstream. `ask_usage`: off for the few servers that refuse `stream_options`.
+    vLLM's: any number of stop texts, reasoning in the history, and what the next two say when they are not given.
+    `more_sampling`: `top_k` and `min_p`. `prefill_by`: how it is told to go on from a last message of the assistant's.
+    `keep_cache_control`: Claude is behind this upstream. `ask_usage`: off for servers that refuse `stream_options`.
     """
+    if extensions:
+        more_sampling = more_sampling is not False
+        prefill_by = prefill_by or "continue_final_message"
     for name in ask.extra:
         losses.lose(name)
     messages = ask.messages
     prefill = bool(messages) and _is_prefill(messages[-1])
-    if prefill and not extensions:
+    if prefill and prefill_by is None:
         losses.lose("prefill", "the answer cannot go on from a last message of the assistant's")
         messages, prefill = messages[:-1], False
     names = ToolNames.of(ask)
@@ -89,7 +99,7 @@ def write_request(
     for name in ("top_k", "min_p"):
         value = getattr(ask, name)
         if value is not None:
-            if extensions:
+            if more_sampling:
                 body[name] = value
             else:
                 losses.lose(name)
@@ -115,8 +125,10 @@ def write_request(
     effort = _effort(ask.reasoning, reasoning_models or extensions)
     if effort is not None:
         body["reasoning_effort"] = effort
-    if prefill:
+    if prefill and prefill_by == "continue_final_message":
         body |= {"continue_final_message": True, "add_generation_prompt": False}
+    elif prefill and prefill_by == "prefix":
+        body["messages"][-1]["prefix"] = True
     return encode(body)
 
 
