@@ -38,7 +38,7 @@ from typing import Any
 import machine
 import peers
 from machine import LOAD_CORE, Child, Unusable
-from stacks import MODEL, ROOT, Place, Stack, all_stacks
+from stacks import MODEL, ROOT, Place, Stack, all_stacks, penstock_as_shipped
 
 HERE = Path(__file__).parent
 BUILD = HERE / ".build"
@@ -375,7 +375,7 @@ print(time.process_time() - before, len(sockets))
 
 def measure_import() -> Figures:
     """All that `penstock serve` imports, in a fresh process: CPU seconds, and audit events about sockets."""
-    done = subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", IMPORT], cwd=penstock_as_shipped(), capture_output=True, text=True)
     if done.returncode != 0:
         raise Invalid(f"penstock cannot be imported: {done.stderr.strip().splitlines()[-1]}")
     cpu, sockets = done.stdout.split()

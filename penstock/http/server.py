@@ -990,7 +990,7 @@ class Server:
         self.open_connections: set[Connection] = set()
         self.draining = False
         self.tight = options.max_head_bytes < _SLICE  # a head in one slice may break the limit
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Any] = []  # asyncio.Server, or uvloop's, whose `sockets` is a list
         self._empty: asyncio.Future[None] | None = None
 
     def protocol(self) -> Connection:

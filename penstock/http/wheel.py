@@ -52,9 +52,7 @@ class Wheel:
             for item in items:
                 item.due = inf
         self._slots.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
 
     def _enter(self, item: Watched) -> None:
         step = ceil(item.deadline / self._tick)
@@ -76,13 +74,17 @@ class Wheel:
                 del self._slots[step]
 
     def _arm(self, step: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         self._timer_step = step
         self._timer = self._loop.call_at(step * self._tick, self._turn)
 
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _turn(self) -> None:
-        self._timer = None
+        self._disarm()
         now = self._loop.time() + _EARLY
         for step in sorted(self._slots):
             if step * self._tick > now:

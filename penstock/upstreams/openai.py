@@ -17,6 +17,7 @@ from penstock.core.request import Endpoint, Request, Usage
 from penstock.resilience.failures import kind_of_status
 from penstock.upstreams.base import Call, Listener, Sink, Transport, Upstream
 from penstock.wire.openai_chat import Meter, upstream_body
+from penstock.wire.openai_shapes import Said, Wrapped
 from penstock.wire.sse import EventCutter
 
 MAX_ERROR_BYTES: Final = 64 * 1024  # of an error body; the rest is not kept
@@ -247,26 +248,13 @@ def _seconds(value: bytes) -> float | None:
     return seconds if 0 <= seconds < 86_400 else None
 
 
-class _Said(msgspec.Struct):
-    """OpenAI's error object: the four fields a caller needs, and nothing else an upstream may have added."""
-
-    message: str
-    type: str | None = None
-    param: str | None = None
-    code: str | int | None = None
-
-
-class _Wrapped(msgspec.Struct):
-    error: _Said
-
-
 def _error_body(body: bytes) -> bytes:
     """An upstream's own words about the request, wrapped (OpenAI) or bare (older vLLM); b"" when it has none."""
     try:
-        said = msgspec.json.decode(body, type=_Wrapped).error
+        said = msgspec.json.decode(body, type=Wrapped).error
     except (msgspec.MsgspecError, UnicodeDecodeError):
         try:
-            said = msgspec.json.decode(body, type=_Said)
+            said = msgspec.json.decode(body, type=Said)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return b""
     return msgspec.json.encode({"error": said})

@@ -15,6 +15,7 @@ import xxhash
 from penstock.core.errors import BadRequest, FailureKind, UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Caller, Endpoint, Request, Usage
+from penstock.wire.openai_shapes import Chunk, Delta, StreamOptions, TokenCounts
 from penstock.wire.sse import data_of
 
 BYTES_PER_TOKEN: Final = 4  # English prose under common vocabularies; an estimate, settled by the upstream's count
@@ -24,15 +25,11 @@ EXPECTED_TOKENS: Final = 256  # of an answer whose caller set no maximum
 _TRUE: Final = msgspec.Raw(b"true")
 
 
-class _StreamOptions(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
-
-
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _string = msgspec.json.Decoder(str).decode
 _flag = msgspec.json.Decoder(bool | None).decode
 _count = msgspec.json.Decoder(int | None).decode
-_options = msgspec.json.Decoder(_StreamOptions | None).decode
+_options = msgspec.json.Decoder(StreamOptions | None).decode
 _encode = msgspec.json.Encoder().encode
 _OPENING: Final = ord("[")
 _SHORTEST: Final = len('[{"role":""}]')  # what is longer has a message in it, or much white space
@@ -127,45 +124,10 @@ def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
+_chunk = msgspec.json.Decoder(Chunk).decode
 
 
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    """Only what tells a token from an empty gesture; a role alone is none. Any type: some servers send parts."""
-
-    content: Any = None
-    tool_calls: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    refusal: Any = None
-    function_call: Any = None
-    audio: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: _Delta | None = None
-    text: str | None = None  # completions
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_chunk = msgspec.json.Decoder(_Chunk).decode
-
-
-def _usage(seen: _Usage) -> Usage:
+def _usage(seen: TokenCounts) -> Usage:
     details = seen.prompt_tokens_details
     return Usage(
         seen.prompt_tokens or 0,
@@ -274,7 +236,7 @@ class Meter:
         return meaningful, False
 
 
-def _says_something(delta: _Delta) -> bool:
+def _says_something(delta: Delta) -> bool:
     """Anything but content, which its caller has looked at."""
     return bool(
         delta.tool_calls

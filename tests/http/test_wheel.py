@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any, cast
 
@@ -108,8 +109,13 @@ def test_what_is_forgotten_does_not_expire_and_is_not_kept():
 def test_an_item_may_forget_another_or_itself_while_the_wheel_turns():
     loop, wheel = world()
     first, second = Item(), Item()
+
+    def expired(item: Item, other: Item, now: float) -> None:
+        item.expired_at.append(now)
+        wheel.forget(other)
+
     for item, other in ((first, second), (second, first)):
-        item.expired = lambda now, other=other, item=item: (item.expired_at.append(now), wheel.forget(other))  # type: ignore[method-assign]
+        item.expired = partial(expired, item, other)  # type: ignore[method-assign]
         set_limit(wheel, item, 1.0)
     loop.run_until(2.0)
     assert len(first.expired_at) + len(second.expired_at) == 1

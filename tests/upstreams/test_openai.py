@@ -7,7 +7,6 @@ from penstock.core.clock import ManualClock
 from penstock.core.errors import FailureKind
 from penstock.core.outcome import UsageSource
 from penstock.testing.fake_upstream import ANSWER, DONE, ROLE, STOP, TOKEN, USAGE, Fault
-from penstock.upstreams import openai
 from penstock.upstreams.openai import OpenAIUpstream
 from tests.worlds import PLAIN, STREAM, request
 
@@ -190,10 +189,11 @@ def test_an_error_event_before_the_first_token_can_be_retried_and_after_it_is_to
     assert caller.got == TOKEN, "what the upstream said of its insides stays with us"
 
 
-def test_who_talks_without_saying_anything_is_given_up(monkeypatch):
-    monkeypatch.setattr(openai, "MAX_HELD_BYTES", 1000)
+def test_who_talks_without_saying_anything_is_given_up():
     transport, caller, _ = opened()
-    feed(transport, *[ROLE] * 20, ended=False)
+    feed(transport, *[b":" + b" " * 65_533 + b"\n\n"] * 16, ended=False)
+    assert not caller.heard
+    transport.receiver.on_data(b":\n\n", False)
     assert caller.heard[0].kind is FailureKind.BAD_PAYLOAD
 
 
