@@ -30,7 +30,6 @@ AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "bf16",
 # What every request runs through, and whoever inherits from its classes, as only compiled classes can. Never here: a
 # module that defines a msgspec.Struct, because mypyc drops its options and the types of its fields.
 HOT = [
-    "penstock/app/asgi.py",
     "penstock/balancing/balancer.py",
     "penstock/balancing/prefix_index.py",
     "penstock/core/ids.py",
@@ -39,8 +38,9 @@ HOT = [
     "penstock/gateway/relay.py",
     "penstock/gateway/serve.py",
     "penstock/gateway/try_upstreams.py",
-    "penstock/http/asgi.py",
+    "penstock/http/asgi_exchange.py",
     "penstock/http/client.py",
+    "penstock/http/names.py",
     "penstock/http/server.py",
     "penstock/http/uvicorn_http.py",
     "penstock/http/wheel.py",
