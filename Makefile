@@ -27,10 +27,12 @@ setup: .dev ## make the environment in .venv, with everything to work on Penstoc
 demo: .engine ## start Penstock with two replicas of a small model on http://127.0.0.1:8080 (PORT=..., DEMO_SECONDS=...)
 	@exec $(IN) scripts/demo.py --port $(PORT)
 
-test: .dev ## everything that must hold before a commit: check, then every test with coverage
+test: .dev ## everything that must hold before a commit: check, every test with coverage, the gateway's also compiled
 	@code=0; $(IN) scripts/checks.py || code=1; \
 		echo; echo "== pytest (with coverage of the package)"; \
-		$(IN) scripts/tests.py || code=1; exit $$code
+		$(IN) scripts/tests.py || code=1; \
+		echo; echo "== pytest (of the gateway, compiled)"; \
+		$(IN) scripts/compiled.py || code=1; exit $$code
 
 check: .dev ## the fast half of `make test`: ruff, mypy, import contracts
 	@$(IN) scripts/checks.py

@@ -1,14 +1,20 @@
-"""Compiles the engine's kernels, once for each kind of processor. Everything else is in pyproject.toml.
+"""Compiles the engine's kernels and the gateway's hot modules. Everything else is in pyproject.toml.
 
-No build is required: where there is no compiler, the engine computes with NumPy instead and says so. The results are
-plain shared libraries for ctypes, so one wheel serves every Python version.
+No compiler is required: without one the engine computes with NumPy and the gateway runs as the Python it is written in.
+The kernels are plain shared libraries for ctypes, once for each kind of processor. The modules in `HOT` are compiled by
+mypyc, unchanged, and lie beside their sources (docs/decisions/0012). An editable installation has them not compiled:
+what runs there is what was edited. PENSTOCK_PURE=1 builds a wheel without them.
 """
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -21,6 +27,40 @@ OPENMP = ["-fopenmp"]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "bf16", "vnni"))]
 
+# What every request runs through, and whoever inherits from its classes, as only compiled classes can. Never here: a
+# module that defines a msgspec.Struct, because mypyc drops its options and the types of its fields.
+HOT = [
+    "penstock/balancing/balancer.py",
+    "penstock/balancing/prefix_index.py",
+    "penstock/core/ids.py",
+    "penstock/gateway/alarm.py",
+    "penstock/gateway/auth.py",
+    "penstock/gateway/relay.py",
+    "penstock/gateway/serve.py",
+    "penstock/gateway/try_upstreams.py",
+    "penstock/http/asgi_exchange.py",
+    "penstock/http/client.py",
+    "penstock/http/names.py",
+    "penstock/http/server.py",
+    "penstock/http/uvicorn_http.py",
+    "penstock/http/wheel.py",
+    "penstock/resilience/retry_budget.py",
+    "penstock/telemetry/fold.py",
+    "penstock/upstreams/answer.py",
+    "penstock/upstreams/http_upstream.py",
+    "penstock/upstreams/openai.py",
+    "penstock/wire/bedrock_streams.py",
+    "penstock/wire/continuing.py",
+    "penstock/wire/errors.py",
+    "penstock/wire/openai_chat.py",
+    "penstock/wire/prompts.py",
+    "penstock/wire/readings.py",
+    "penstock/wire/special.py",
+    "penstock/wire/sse.py",
+    "penstock/wire/unary.py",
+]
+PURE = os.environ.get("PENSTOCK_PURE", "0") not in ("", "0")
+
 
 def builds() -> dict[str, list[str]]:
     """Compiler flags by the name of the build. `kernels.py` picks the best one that the processor can run."""
@@ -29,8 +69,15 @@ def builds() -> dict[str, list[str]]:
     return {"portable": []}
 
 
-class BuildKernels(build_ext):
-    """Shared libraries with plain names, which may fail to build."""
+class Build(build_ext):
+    """Shared libraries with plain names, which may fail to build; then the hot modules, which may fail all together."""
+
+    compiled = False  # the hot modules are
+
+    def run(self) -> None:
+        super().run()
+        if not (PURE or self.inplace or self.editable_mode):
+            self.compile_hot_modules()
 
     def get_ext_filename(self, fullname: str) -> str:
         return f"{fullname.replace('.', '/')}.so"
@@ -45,12 +92,36 @@ class BuildKernels(build_ext):
             ext.extra_link_args = []
             super().build_extension(ext)
 
+    def compile_hot_modules(self) -> None:
+        kernels = self.distribution.ext_modules
+        outputs: list[str] = []
+        try:
+            from mypyc.build import mypycify
+
+            # one group: calls between its modules are calls in C
+            made = mypycify(HOT, group_name="penstock", debug_level="0", target_dir=f"{BUILT_IN}/mypyc")
+            self.distribution.ext_modules = made
+            command: Any = build_ext(self.distribution)
+            command.ensure_finalized()
+            outputs = command.get_outputs()
+            command.run()
+            self.compiled = True
+        # mypyc exits when it has complaints, and a compiler may do anything wrong
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            # some of them without the others could not be imported
+            for path in outputs:
+                Path(path).unlink(missing_ok=True)
+            self.warn(f"the gateway is not compiled, and takes about a sixth more CPU for it: {error!r}")
+        finally:
+            self.distribution.ext_modules = kernels
+
 
 class PlatformWheel(bdist_wheel):
-    """For one platform, but for every Python: the libraries use none of Python's interface."""
+    """For one platform. Kernels use none of Python's interface, so without compiled modules every Python will do."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        tag: tuple[str, str, str] = super().get_tag()
+        return tag if self.get_finalized_command("build_ext").compiled else ("py3", "none", tag[2])
 
 
 extensions = [
@@ -66,4 +137,13 @@ extensions = [
     if sys.platform != "win32" and Path(SOURCE).exists()
 ]
 
-setup(ext_modules=extensions, cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel})
+# A folder that is kept would carry what was compiled once into every later wheel.
+BUILT_IN = tempfile.mkdtemp(prefix="penstock-build-")
+try:
+    setup(
+        ext_modules=extensions,
+        cmdclass={"build_ext": Build, "bdist_wheel": PlatformWheel},
+        options={"build": {"build_base": BUILT_IN}, "build_ext": {"parallel": os.cpu_count() or 1}},
+    )
+finally:
+    shutil.rmtree(BUILT_IN, ignore_errors=True)

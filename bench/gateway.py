@@ -38,7 +38,7 @@ from typing import Any
 import machine
 import peers
 from machine import LOAD_CORE, Child, Unusable
-from stacks import MODEL, ROOT, Place, Stack, all_stacks
+from stacks import MODEL, ROOT, Place, Stack, all_stacks, penstock_as_shipped
 
 HERE = Path(__file__).parent
 BUILD = HERE / ".build"
@@ -335,10 +335,14 @@ def scenario_latency(running: Running, scale: float) -> Figures:
 
 
 def scenario_c5000(running: Running, scale: float) -> Figures:
-    """5,000 open streams of 10 events/s each. CPU and events of the five seconds in which all are open."""
+    """5,000 open streams of 10 events/s each. CPU and events of the five seconds in which all are open.
+
+    On a disturbed machine they may not all be open then. What memory a stream takes cannot be told from such a run, and
+    would come out too low: it is left out.
+    """
     n, opening, start, end = 5_000, 3.0, 4.0, 9.0
     pid = running.child.pid
-    idle = machine.rss_bytes(pid)
+    idle, idle_sockets = machine.rss_bytes(pid), machine.open_sockets(pid)
     seen: dict[str, float] = {}
     waits: dict[int, float] = {}
 
@@ -348,7 +352,7 @@ def scenario_c5000(running: Running, scale: float) -> Figures:
         seen["cpu"], seen["at"] = machine.cpu_seconds(pid), time.monotonic()
         waits.update(machine.waits(pid))
         time.sleep((start + end) / 2 - (time.monotonic() - begun))
-        seen["rss"] = machine.rss_bytes(pid)
+        seen["rss"], seen["sockets"] = machine.rss_bytes(pid), machine.open_sockets(pid) - idle_sockets
         time.sleep(end - (time.monotonic() - begun))
         seen["cpu"] = machine.cpu_seconds(pid) - seen["cpu"]
         seen["waited"] = machine.waited_seconds(pid, waits)
@@ -358,13 +362,15 @@ def scenario_c5000(running: Running, scale: float) -> Figures:
     options = ("-s", "-e", 100, "-i", 100_000, "-1", "-R", opening, "-w", window, "-d", 40)
     result = running.load("C5000", n, *options, on_begun=watch)
     events = result["window_events"]
+    all_open = seen["sockets"] >= 2 * n - 64  # one to the caller, one to the upstream; some were there before
+    memory = {"C5000 kB/stream": (seen["rss"] - idle) / n / 1e3} if all_open else {}
     return {
         "C5000 CPU %": 100 * seen["cpu"] / seen["seconds"],
         "C5000 waited %": 100 * seen["waited"] / seen["seconds"],
         "C5000 us/event": seen["cpu"] / events * 1e6,
         "C5000 delivered %": 100 * events / (n * 10 * (end - start)),
         "C5000 jitter p50 ms": result["jitter_us"]["p50"] / 1e3,
-        "C5000 kB/stream": (seen["rss"] - idle) / n / 1e3,
+        **memory,
         "C5000 RSS MB": seen["rss"] / 1e6,
     }
 
@@ -404,7 +410,7 @@ print(time.process_time() - before, len(sockets))
 
 def measure_import() -> Figures:
     """All that `penstock serve` imports, in a fresh process: CPU seconds, and audit events about sockets."""
-    done = subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", IMPORT], cwd=penstock_as_shipped(), capture_output=True, text=True)
     if done.returncode != 0:
         raise Invalid(f"penstock cannot be imported: {done.stderr.strip().splitlines()[-1]}")
     cpu, sockets = done.stdout.split()

@@ -131,6 +131,17 @@ def rss_bytes(root: int) -> int:
     return total
 
 
+def open_sockets(root: int) -> int:
+    """Sockets that the whole tree holds now."""
+    total = 0
+    for pid in tree(root):
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    total += os.readlink(f"/proc/{pid}/fd/{entry}").startswith("socket:")
+    return total
+
+
 def free_ports(n: int) -> int:
     """The first of `n` ports in a row that nobody listens on, below the range that connections take theirs from."""
     first = 21_000

@@ -2,7 +2,7 @@
 
 All get the same work: forward `POST /v1/chat/completions` to four replicas over kept connections, streams unbuffered.
 nginx parses, authenticates and counts nothing; it is the floor. Penstock runs with everything on: a key, balancing by
-load, breakers, health checks, metrics, and an access log in a file.
+load, breakers, health checks, metrics, and an access log in a file; and it is compiled, as it is in a wheel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import peers
-from machine import GATEWAY_CORE, Child
+from machine import GATEWAY_CORE, Child, Unusable
 
 ROOT = Path(__file__).parents[1]
 MODEL = "mock-model"
@@ -118,6 +118,17 @@ def _penstock_key() -> str:
     return mint(hashlib.sha512(b"bench").digest()[:ENTROPY_BYTES])
 
 
+def penstock_as_shipped() -> Path:
+    """A folder to start Python in, so that it imports Penstock compiled. The first call builds it, in a minute."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import compiled
+
+    try:
+        return compiled.folder()
+    except compiled.NotCompiled as problem:
+        raise Unusable(f"Penstock is not compiled: {problem}") from None
+
+
 def _start_penstock(place: Place) -> Child:
     from penstock.core.keys import digest
 
@@ -130,7 +141,8 @@ def _start_penstock(place: Place) -> Child:
     ]
     config = place.directory / "penstock.yaml"
     config.write_text("\n".join(lines) + "\n")
-    return _spawn(place, [sys.executable, "-m", "penstock.cli.main", "serve", "--config", config], cwd=ROOT)
+    command = [sys.executable, "-m", "penstock.cli.main", "serve", "--config", config]
+    return _spawn(place, command, cwd=penstock_as_shipped())
 
 
 # --- peers ---

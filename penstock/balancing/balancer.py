@@ -92,7 +92,7 @@ class Balancer:
             gate = gates[name]
             if not (gate.closed or gate.allows(now)):
                 continue
-            cost: float = replica.inflight_tokens + replica.waiting * WAITING_TOKENS + request.prompt_tokens
+            cost = float(replica.inflight_tokens + replica.waiting * WAITING_TOKENS + request.prompt_tokens)
             if held:
                 cost -= held.get(name, 0) * BLOCK_TOKENS
             if replica.kv_used > 0.5:

@@ -44,8 +44,8 @@ from penstock.resilience.failures import for_caller
 from penstock.stores.memory import MemoryResponses
 from penstock.wire import anthropic, openai_chat
 from penstock.wire.continuing import begin
-from penstock.wire.dialects import COUNT_BODIES
 from penstock.wire.media import remote_media
+from penstock.wire.special import COUNT_BODIES
 
 CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
 _MODELS: Final = re.compile(rb"(?:/openai|/anthropic)?/v1/models(?:/(.+))?").fullmatch

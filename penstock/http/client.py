@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from penstock.http.names import LOWERED
 from penstock.http.options import ClientOptions
 from penstock.http.wheel import Wheel
 
+_NO_HEADERS: list[tuple[bytes, bytes]] = []  # shared by all whose answer has none yet; nothing is put into it
 _COPY = 65_536  # joining head and body costs a copy; beyond this a second buffer is cheaper
 
 TransportFailure = Literal["connect", "connect_timeout", "tls", "dns", "reset", "eof", "protocol"]
@@ -147,7 +149,7 @@ class _Connection(asyncio.Protocol):
         self._heard = False  # any byte of the answer
         self._begun = False  # a message is being parsed
         self._status = 0
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers = _NO_HEADERS
         self._head_due = False  # parsed, not delivered
         self._head_read = 0
         self._keep = False
@@ -207,7 +209,7 @@ class _Connection(asyncio.Protocol):
                 return
             receiver = call._receiver
             assert receiver is not None, "a call that was closed has no connection"
-            headers, self._headers = self._headers, []  # a long stream should not hold them a second time
+            headers, self._headers = self._headers, _NO_HEADERS  # a long stream should not hold them a second time
             receiver.on_head(self._status, headers)
             if self._call is not call:
                 return  # closed by its receiver
@@ -267,7 +269,11 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._status:
-            self._headers.append((name.lower(), value.rstrip()))
+            lowered = LOWERED.get(name)
+            # a value that ends in white space is rare
+            self._headers.append(
+                (name.lower() if lowered is None else lowered, value.rstrip() if value and value[-1] < 33 else value)
+            )
 
     def on_headers_complete(self) -> None:
         parser = self._parser

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import httptools
 import msgspec
 
+from penstock.http.names import LOWERED
 from penstock.http.options import ServerOptions
 from penstock.http.wheel import Wheel
 
@@ -45,6 +46,10 @@ _MANY_PARTS = 64
 _LOOK_EVERY = 1.0  # seconds between looks at a caller whose connection we are not reading
 _LAST_WORDS = 5.0  # seconds for a cancelled request to let go of things
 _BACKLOG = 4_096
+# What is empty for as long as an answer streams is empty together. Nothing is ever put into these.
+_NO_HEADERS: list[tuple[bytes, bytes]] = []
+_NO_NAMES: dict[bytes, bytes] = {}
+_NO_PARTS: list[bytes] = []
 
 
 class Flow(Protocol):
@@ -126,8 +131,8 @@ class Exchange:
 
     def forget(self) -> None:
         """Drop headers and body: a long answer should not hold the question. Some 2 kB per stream for a short one."""
-        self.headers = []
-        self._named = {}
+        self.headers = _NO_HEADERS
+        self._named = _NO_NAMES
         self.body = b""
         if self._connection is not None:
             self._connection.forget(self)
@@ -330,10 +335,10 @@ class Connection(asyncio.Protocol):
         # The message being read
         self._phase = _BETWEEN
         self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers = _NO_HEADERS
         self._incoming: Exchange | None = None  # its head is complete, its body is not
-        self._parts: list[bytes] = []
-        self.on_body = self._parts.append  # called by the parser with no Python frame in between
+        self._parts = _NO_PARTS
+        self.on_body: Callable[[bytes], None] = _to_nobody  # called by the parser with no Python frame in between
         self._assembled: bytearray | None = None  # what came before `_parts`, when there were many
         self._chunked = False
         self._length = 0  # of the body: announced, or what arrived so far when chunked
@@ -345,7 +350,7 @@ class Connection(asyncio.Protocol):
         self._message_deadline = inf
         # The messages read
         self._active: Exchange | None = None
-        self._pending: list[Exchange] = []
+        self._pending: tuple[Exchange, ...] = ()
         self._ahead = 0  # bytes read while an exchange was in progress
         self._stash: memoryview | None = None  # read, not parsed: the queue was full
         self._fault: _Refused | None = None  # to be said once everything before it is answered
@@ -370,7 +375,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._options.high_water)
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else ""
-        self._parser = httptools.HttpRequestParser(self)
+        self._new_parser()
         self.closing = server.draining
         server.open_connections.add(self)
         if len(server.open_connections) > self._options.max_connections:
@@ -389,7 +394,7 @@ class Connection(asyncio.Protocol):
         self.on_body = _to_nobody
         self._stash = None
         self._incoming = None
-        self._pending.clear()
+        self._pending = ()
         self._parts.clear()
         self._assembled = None
         self._leave()
@@ -452,7 +457,11 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value.rstrip()))
+        lowered = LOWERED.get(name)
+        # a value that ends in white space is rare
+        self._headers.append(
+            (name.lower() if lowered is None else lowered, value.rstrip() if value and value[-1] < 33 else value)
+        )
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -505,14 +514,20 @@ class Connection(asyncio.Protocol):
             parts.clear()
         if not exchange._keep:
             self._deaf = True
-        self._pending.append(exchange)
+        self._pending += (exchange,)
 
     # Reading
+
+    def _new_parser(self) -> Any:
+        self._parts = []
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpRequestParser(self)
+        return self._parser
 
     def _feed(self, data: bytes | memoryview) -> None:
         parser = self._parser
         if parser is None:
-            parser = self._parser = httptools.HttpRequestParser(self)
+            parser = self._new_parser()
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -740,7 +755,8 @@ class Connection(asyncio.Protocol):
         """Take up whatever waits: the next request, unparsed bytes, a refusal, or reading itself."""
         while self._active is None and not self._write_paused and self._transport is not None:
             if self._pending:
-                self._hand_over(self._pending.pop(0))
+                exchange, self._pending = self._pending[0], self._pending[1:]
+                self._hand_over(exchange)
             elif self._stash is not None:
                 data, self._stash = self._stash, None
                 self._feed_long(data)
@@ -825,7 +841,7 @@ class Connection(asyncio.Protocol):
 
     def _close_after_last_answer(self) -> None:
         self.closing = self._deaf = True
-        self._pending.clear()
+        self._pending = ()
         if self._phase or self._ahead or self._read_paused:
             self._hang_up()  # it is sending still
         else:
@@ -834,15 +850,17 @@ class Connection(asyncio.Protocol):
 
     def forget(self, exchange: Exchange) -> None:
         if self._phase == _BETWEEN:
-            self._headers = []
+            self._headers = _NO_HEADERS
             self._url = b""
-            self._parser = None  # 0.9 kB that the next message, if one comes, gets anew
+            self._parser = None  # 1 kB with what belongs to it, which the next message, if one comes, gets anew
+            self._parts = _NO_PARTS
+            self.on_body = _to_nobody
 
     def cut(self, exchange: Exchange) -> None:
         """End the connection in the middle of an answer."""
         exchange._connection = exchange.flow = None
         self._active = None
-        self._pending.clear()
+        self._pending = ()
         self._fault = None
         self._deaf = self.closing = True
         if exchange._framing == _CHUNKED:
@@ -990,7 +1008,7 @@ class Server:
         self.open_connections: set[Connection] = set()
         self.draining = False
         self.tight = options.max_head_bytes < _SLICE  # a head in one slice may break the limit
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Any] = []  # asyncio.Server, or uvloop's, whose `sockets` is a list
         self._empty: asyncio.Future[None] | None = None
 
     def protocol(self) -> Connection:

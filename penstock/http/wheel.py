@@ -52,9 +52,7 @@ class Wheel:
             for item in items:
                 item.due = inf
         self._slots.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
 
     def _enter(self, item: Watched) -> None:
         step = ceil(item.deadline / self._tick)
@@ -76,25 +74,32 @@ class Wheel:
                 del self._slots[step]
 
     def _arm(self, step: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         self._timer_step = step
         self._timer = self._loop.call_at(step * self._tick, self._turn)
 
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _turn(self) -> None:
-        self._timer = None
         now = self._loop.time() + _EARLY
-        for step in sorted(self._slots):
-            if step * self._tick > now:
-                break
-            items = self._slots.pop(step)
-            for item in items:
-                item.due = inf
-            for item in items:
-                if item.deadline <= now:
-                    item.deadline = inf
-                    item.expired(now)
-                elif item.deadline < item.due:
-                    self._enter(item)
-        if self._slots and self._timer is None:
-            self._arm(min(self._slots))
+        try:
+            for step in sorted(self._slots):
+                if step * self._tick > now:
+                    break
+                items = self._slots.pop(step, set())  # gone, when one that expired has forgotten the only one there
+                for item in items:
+                    item.due = inf
+                for item in items:
+                    if item.deadline <= now:
+                        item.deadline = inf
+                        item.expired(now)
+                    elif item.deadline < item.due:
+                        self._enter(item)
+        finally:
+            # Only now: what comes anew during the turn may be later than what has been waiting.
+            self._disarm()
+            if self._slots:
+                self._arm(min(self._slots))

@@ -52,6 +52,7 @@ ANSWER = (
     b'"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":%d,"total_tokens":%d}}'
 )
 
+
 class FakeCall:
     def __init__(self, steps: Sequence[Step], receiver: Any, script: Script) -> None:
         self._steps, self._receiver, self._script = list(steps), receiver, script

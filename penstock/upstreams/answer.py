@@ -18,9 +18,9 @@ from penstock.core.request import Request, Usage
 from penstock.upstreams.base import Call, Listener, Sink
 from penstock.wire.readings import Reading
 
-MAX_ERROR_BYTES: Final = 64 * 1024  # of an error body; the rest is not kept
-MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024  # of a plain answer
-MAX_HELD_BYTES: Final = 1024 * 1024  # of events before the first token; who talks so long and says nothing is broken
+MAX_ERROR_BYTES: int = 64 * 1024  # of an error body; the rest is not kept
+MAX_ANSWER_BYTES: int = 64 * 1024 * 1024  # of a plain answer
+MAX_HELD_BYTES: int = 1024 * 1024  # of events before the first token; who talks so long and says nothing is broken
 FailureOf = Callable[..., UpstreamError]
 """What an answer with another status than 200 means, from the status and the beginning of the body, and for AWS from
 the name of the error, which is in a header."""

@@ -11,18 +11,15 @@ from typing import Final
 import msgspec
 
 from penstock.core.clock import Clock
-from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.request import Endpoint, Request
 from penstock.upstreams.anthropic import refused_flags
 from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.way import Asking, Way, header_lines
 from penstock.wire import converse, hosted_claude
 from penstock.wire.anthropic import MessagesMeter, MessagesReader, tool_names, upstream_fields, write_request
-from penstock.wire.canonical import AnswerReader, AnswerWriter, Delta
+from penstock.wire.bedrock_streams import ConverseTranslated, Unwrapped, UnwrappedTranslated
 from penstock.wire.converse_answer import ConverseReader, failure_of
 from penstock.wire.dialects import CALLERS, translated
-from penstock.wire.eventstream import MessageCutter
-from penstock.wire.readings import Passing, Translated, checked, truncated
 
 MEDIA: Final = b"application/vnd.amazon.eventstream"
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -99,74 +96,3 @@ def _way(
         headers=lambda request, body: authorization.headers(path(request.stream), body),
         media=MEDIA,
     )
-
-
-class _Framed(Translated):
-    __slots__ = ("_frames",)
-
-    def __init__(self, reader: AnswerReader, writer: AnswerWriter) -> None:
-        super().__init__(reader, writer)
-        self._frames = MessageCutter()
-
-    def _read_rest(self) -> list[Delta]:
-        if self._frames.holds_data:
-            raise truncated()
-        return []
-
-
-class ConverseTranslated(_Framed):
-    """The reader takes whole messages, whose headers name the event."""
-
-    __slots__ = ()
-    _reader: ConverseReader
-
-    def _read(self, data: bytes) -> list[Delta]:
-        deltas: list[Delta] = []
-        for message in self._frames.feed(data):
-            checked(message.payload)
-            deltas += self._reader.message(message)
-        return deltas
-
-
-class UnwrappedTranslated(_Framed):
-    """Anthropic's events, each in a frame."""
-
-    __slots__ = ()
-
-    def _read(self, data: bytes) -> list[Delta]:
-        payloads = [hosted_claude.unwrap_chunk(message) for message in self._frames.feed(data)]
-        return [delta for payload in payloads if payload for delta in self._reader.event(checked(payload))]
-
-
-class _Named(msgspec.Struct, gc=False):
-    type: str = ""
-
-
-class Unwrapped(Passing):
-    """Anthropic's events taken out of their frames, for a caller who speaks the dialect."""
-
-    __slots__ = ("_frames",)
-
-    def __init__(self, meter: MessagesMeter) -> None:
-        super().__init__(meter)
-        self._frames = MessageCutter()
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        events = []
-        for message in self._frames.feed(data):
-            payload = hosted_claude.unwrap_chunk(message)
-            if payload:
-                try:
-                    name = _named(payload).type
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                    raise UpstreamError(FailureKind.BAD_PAYLOAD, f"chunk: {error}") from None
-                events.append(b"event: %b\ndata: %b\n\n" % (name.encode("utf-8"), payload))
-        return self.meter.events(b"".join(events), False) if events else (b"", False)
-
-    def ended(self) -> bytes:
-        if self._frames.holds_data:
-            raise truncated()
-        return super().ended()
-
-
-_named = msgspec.json.Decoder(_Named).decode

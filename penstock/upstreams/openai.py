@@ -18,10 +18,11 @@ from penstock.upstreams.way import Asking, Way, header_lines
 from penstock.wire import continuing, openai_chat, openai_more
 from penstock.wire.canonical import Losses
 from penstock.wire.continuing import SoFar
-from penstock.wire.dialects import CALLERS, COUNTED_AS, Counted, passing, translated
+from penstock.wire.dialects import CALLERS, COUNTED_AS, passing, translated
 from penstock.wire.openai_chat import failure_of
 from penstock.wire.openai_hub import ChatReader, write_request
 from penstock.wire.readings import Passing, Reading
+from penstock.wire.special import Counted
 from penstock.wire.unary import Raw, Whole
 
 PATHS: Final = {

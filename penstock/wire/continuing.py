@@ -180,18 +180,37 @@ class _Event(msgspec.Struct, gc=False):
 _event = msgspec.json.Decoder(_Event).decode
 
 
-class Keeper(Meter):
+class Keeper:
     """A meter that remembers what the caller is told, and tells it as one answer with what came before."""
 
-    __slots__ = ("_before", "_counted", "_finished", "_head", "_lost", "_spoke")
+    terminator = Meter.terminator
+    __slots__ = ("_before", "_counted", "_finished", "_head", "_lost", "_meter", "_spoke")
 
     def __init__(self, before: SoFar) -> None:
-        super().__init__()
+        self._meter = Meter()
         self._before = before
         self._head = before.head
         self._finished, self._counted = before.finished, before.counted
         self._spoke = False  # this attempt has said something
         self._lost = False  # something was told that nobody could go on from
+
+    @property
+    def done(self) -> bool:
+        return self._meter.done
+
+    @property
+    def complete(self) -> bool:
+        return self._meter.complete
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self._meter.finish_reason
+
+    def answer(self, body: bytes) -> None:
+        raise AssertionError("only streams are gone on with")
+
+    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
+        return self._meter.billed(request)
 
     def so_far(self, request: Request) -> SoFar | None:
         """None when nobody could go on from here."""
@@ -209,15 +228,14 @@ class Keeper(Meter):
         """All events are read before any is remembered: of a block with an error in it nothing is told."""
         read: list[tuple[bytes, bool, bool]] = []
         for event in block[:-2].split(b"\n\n"):
-            read.append((event, *self._event(event)))
-            if self.done:
+            kept, says_something = self._meter.events(event + b"\n\n", True)
+            read.append((event, says_something, not kept))
+            if self._meter.done:
                 break
-        told = [
-            self._tell(event, says_something, usage and strip_usage, usage) for event, says_something, usage in read
-        ]
+        told = [self._tell(event, says, is_usage, strip_usage) for event, says, is_usage in read]
         return b"".join([event + b"\n\n" for event in told if event]), any(says for _, says, _ in read)
 
-    def _tell(self, event: bytes, says_something: bool, strip: bool, is_usage: bool) -> bytes:
+    def _tell(self, event: bytes, says_something: bool, is_usage: bool, strip_usage: bool) -> bytes:
         data = data_of(event)
         if not data or data == b"[DONE]":
             return event
@@ -227,13 +245,14 @@ class Keeper(Meter):
             fields = _fields(data)
             self._head = {name: fields[name] for name in _HEAD if name in fields}
         instead: str | None = None
+        told_before = False
         if is_usage:
-            strip |= self._counted
-            self._counted |= not strip
+            told_before = self._counted or strip_usage
+            self._counted = True
         elif says_something:
-            strip = self._before.finished
+            told_before = self._before.finished
             instead = self._remember(self._only_choice(data))
-        shown = b"" if strip else self._shown(event, instead)
+        shown = b"" if told_before else self._shown(event, instead)
         self._spoke |= says_something
         return shown
 
@@ -306,7 +325,7 @@ class TokenKeeper(Keeper):
     def billed(self, request: Request) -> tuple[Usage, UsageSource]:
         """The engine counts the whole answer; until it has, the tokens are what there is."""
         n_tokens = len(self._before.tokens) + len(self._tokens)
-        if self.usage is None and n_tokens:
+        if self._meter.usage is None and n_tokens:
             return Usage(request.prompt_tokens, n_tokens), UsageSource.ESTIMATE
         return super().billed(request)
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from penstock.core.errors import FailureKind, PenstockError, UpstreamError
-from penstock.core.outcome import UsageSource
-from penstock.core.request import Endpoint, Request, Usage
+from penstock.core.request import Endpoint, Request
 from penstock.wire import anthropic, openai_hub, responses
 from penstock.wire.canonical import AnswerReader, AnswerWriter, Ask, Asked, Losses
-from penstock.wire.errors import responses_event
 from penstock.wire.readings import Passing, Reading, Translated
+from penstock.wire.special import PassingResponses
 from penstock.wire.unary import Whole
 
+Reader = TypeVar("Reader", bound=AnswerReader)
 Asking = tuple[bytes, Reading, tuple[str, ...]]
 """The body to send, how to read the answer, and the caller's fields that were left out."""
 
@@ -43,10 +42,10 @@ CALLERS: Final[Mapping[Endpoint, Speaks]] = {
 def translated(
     request: Request,
     write: Callable[[Ask, Losses], bytes],
-    reader: Callable[[Ask], AnswerReader],
+    reader: Callable[[Ask], Reader],
     lose: Collection[str],
     created: float,
-    reading: Callable[[AnswerReader, AnswerWriter], Translated] = Translated,
+    reading: Callable[[Reader, AnswerWriter], Translated] = Translated,
 ) -> Asking:
     """The request in another dialect, and how to read its answer back. Raises `BadRequest` for what cannot be said.
 
@@ -93,47 +92,3 @@ COUNTED_AS: Final[Mapping[Endpoint, Endpoint]] = {
     Endpoint.INPUT_TOKENS: Endpoint.RESPONSES,
 }
 """Endpoints that count the tokens of a request, and the endpoint whose request it is."""
-
-COUNT_BODIES: Final[Mapping[Endpoint, Callable[[int], bytes]]] = {
-    Endpoint.COUNT_TOKENS: anthropic.count_tokens_body,
-    Endpoint.INPUT_TOKENS: responses.input_tokens_body,
-}
-
-
-class _Tokens(msgspec.Struct):
-    count: int
-
-
-class Counted(Whole):
-    """The answer of an engine's `/tokenize`, told as the endpoint that was asked for."""
-
-    __slots__ = ("_endpoint",)
-    keeps_type = False
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__()
-        self._endpoint = endpoint
-
-    def whole(self, body: bytes) -> bytes:
-        super().whole(body)
-        try:
-            tokens = msgspec.json.decode(body, type=_Tokens).count
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise UpstreamError(FailureKind.BAD_PAYLOAD, f"tokenize: {error}") from None
-        return COUNT_BODIES[self._endpoint](tokens)
-
-    def billed(self, request: Request) -> tuple[Usage, UsageSource]:
-        return Usage(), UsageSource.NONE  # nothing was generated
-
-
-class PassingResponses(Passing):
-    """Keeps the response object that its last event carries."""
-
-    __slots__ = ()
-    meter: responses.ResponsesMeter
-
-    def final_response(self) -> bytes | None:
-        return self.meter.final_response()
-
-    def broken(self, error: PenstockError) -> bytes | None:
-        return responses_event(error, self.meter.sequence_number + 1)

@@ -44,6 +44,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         return str(name or "")
 
 
+class EventType(msgspec.Struct, gc=False):
+    """What Anthropic's events say of themselves, inside a frame of Bedrock's."""
+
+    type: str = ""
+
+
 class MessageCutter:
     """Feed it reads; it answers with the messages that are whole."""
 

@@ -6,13 +6,14 @@ know reaches the upstream as it came.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from penstock.core.errors import BadRequest, FailureKind, Said, UpstreamError, kind_of_status
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Caller, Endpoint, Request, Usage
+from penstock.wire.openai_shapes import Chunk, Delta, StreamOptions, TokenCounts, Wrapped
 from penstock.wire.prompts import (
     BYTES_PER_TOKEN,
     EMPTY_LIST,
@@ -30,11 +31,7 @@ from penstock.wire.sse import data_of
 _TRUE: Final = msgspec.Raw(b"true")
 
 
-class _StreamOptions(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
-
-
-_options = msgspec.json.Decoder(_StreamOptions | None).decode
+_options = msgspec.json.Decoder(StreamOptions | None).decode
 _encode = msgspec.json.Encoder().encode
 _SHORTEST: Final = len('[{"role":""}]')  # what is longer has a message in it, or much white space
 
@@ -109,50 +106,10 @@ def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
+_chunk = msgspec.json.Decoder(Chunk).decode
 
 
-class _CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    """Only what tells a token from an empty gesture; a role alone is none. Any type: some servers send parts."""
-
-    content: Any = None
-    tool_calls: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    refusal: Any = None
-    function_call: Any = None
-    audio: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: _Delta | None = None
-    text: str | None = None  # completions
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_chunk = msgspec.json.Decoder(_Chunk).decode
-
-
-def _usage(seen: _Usage) -> Usage:
+def _usage(seen: TokenCounts) -> Usage:
     prompt, completion = seen.prompt_tokens_details, seen.completion_tokens_details
     return Usage(
         seen.prompt_tokens or 0,
@@ -196,10 +153,6 @@ def failure_inside(error: object) -> UpstreamError:
     )
 
 
-class _Wrapped(msgspec.Struct):
-    error: Said
-
-
 _CONTEXT: Final = ("context_length_exceeded", "maximum context length", "context window", "max_model_len")
 _POLICY: Final = ("content_policy_violation", "content_filter", "ResponsibleAIPolicyViolation")
 
@@ -226,7 +179,7 @@ def failure_of(status: int, body: bytes) -> UpstreamError:
 
 def _said(body: bytes) -> Said | None:
     try:
-        return msgspec.json.decode(body, type=_Wrapped).error
+        return msgspec.json.decode(body, type=Wrapped).error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         try:
             return msgspec.json.decode(body, type=Said)
@@ -332,7 +285,7 @@ class Meter:
         return meaningful, False
 
 
-def _says_something(delta: _Delta) -> bool:
+def _says_something(delta: Delta) -> bool:
     """Anything but content, which its caller has looked at."""
     return bool(
         delta.tool_calls

@@ -66,9 +66,13 @@ class Reading(Protocol):
 class Meter(Protocol):
     """Reads an answer of the caller's own dialect as it goes by; changes nothing but what it is told to leave out."""
 
-    done: bool
-    finish_reason: str | None
     terminator: bytes
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def finish_reason(self) -> str | None: ...
 
     @property
     def complete(self) -> bool: ...

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Request, Usage
+from penstock.wire.openai_shapes import Unary
 from penstock.wire.readings import Plain, Reading, truncated
 
-
-class _Counts(msgspec.Struct, gc=False):
-    """Of embeddings, rerank, transcriptions, images: each has its own names for the same thing."""
-
-    prompt_tokens: int | None = None
-    input_tokens: int | None = None
-    completion_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-
-
-class _Unary(msgspec.Struct, gc=False):
-    usage: _Counts | None = None
-    error: Any = None
-
-
-_unary = msgspec.json.Decoder(_Unary).decode
+_unary = msgspec.json.Decoder(Unary).decode
 
 
 class Whole(Plain):

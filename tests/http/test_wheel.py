@@ -3,10 +3,11 @@
 import asyncio
 import heapq
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any, cast
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.http.wheel import Wheel
@@ -108,11 +109,28 @@ def test_what_is_forgotten_does_not_expire_and_is_not_kept():
 def test_an_item_may_forget_another_or_itself_while_the_wheel_turns():
     loop, wheel = world()
     first, second = Item(), Item()
+
+    def expired(item: Item, other: Item, now: float) -> None:
+        item.expired_at.append(now)
+        wheel.forget(other)
+
     for item, other in ((first, second), (second, first)):
-        item.expired = lambda now, other=other, item=item: (item.expired_at.append(now), wheel.forget(other))  # type: ignore[method-assign]
+        item.expired = partial(expired, item, other)  # type: ignore[method-assign]
         set_limit(wheel, item, 1.0)
     loop.run_until(2.0)
     assert len(first.expired_at) + len(second.expired_at) == 1
+
+
+def test_a_wheel_that_turns_late_is_not_stopped_by_an_item_that_forgets_another():
+    loop, wheel = world()
+    first, second, third = Item(), Item(), Item()
+    first.expired = lambda now: wheel.forget(second)  # type: ignore[method-assign]
+    for item, deadline in ((first, 1.0), (second, 1.25), (third, 1.5)):
+        set_limit(wheel, item, deadline)
+    loop.now = 2.0
+    loop.run_until(2.0)
+    assert not second.expired_at
+    assert third.expired_at == [2.0 + 0.001]
 
 
 @given(
@@ -121,6 +139,8 @@ def test_an_item_may_forget_another_or_itself_while_the_wheel_turns():
         max_size=60,
     )
 )
+# one that moves on when the wheel turns, to beyond another
+@example([(0, 1.5, 0.0, "set"), (1, 2.0, 1.375, "set"), (0, 1.0, 1.0, "set")])
 def test_every_limit_expires_once_never_early_and_at_most_a_tick_late(steps):
     loop, wheel = world()
     items = [Item() for _ in range(5)]

@@ -1,0 +1,106 @@
+"""Penstock as a wheel brings it, compiled, in the folder .compiled; made anew when anything that goes into it changed.
+
+`make setup` installs the sources as they are, so this is where the compiled gateway is measured (bench/gateway.py) and
+tested (`make test` runs the tests of `ROOMS` on it). Arguments are for pytest; `--build` only builds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".compiled"
+STAMP = FOLDER / ".made-of"
+ROOMS = ("balancing", "gateway", "http", "resilience", "telemetry", "upstreams", "wire")
+ASK = "from penstock.gateway import serve; print(serve.__file__)"
+
+
+class NotCompiled(Exception):
+    """Why there is no compiled Penstock, for the person at the terminal."""
+
+
+def has_compiler() -> bool:
+    return bool(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"))
+
+
+def folder() -> Path:
+    """What to put first on Python's path. Builds if need be, which takes most of a minute. Raises `NotCompiled`."""
+    made_of = fingerprint()
+    if STAMP.exists() and STAMP.read_text() == made_of:
+        return FOLDER
+    if not has_compiler():
+        raise NotCompiled("there is no C compiler here (Debian and Ubuntu: apt-get install gcc)")
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "pip", "wheel", "-v", "--disable-pip-version-check", "--no-build-isolation"]
+        built = subprocess.run(
+            [*command, "--no-deps", "-w", place, str(ROOT)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PENSTOCK_PURE": "0"},
+            check=False,
+        )
+        if built.returncode:
+            raise NotCompiled(f"the wheel cannot be built:\n{built.stdout[-4_000:]}")
+        (wheel,) = Path(place).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(FOLDER)
+    where = subprocess.run([sys.executable, "-c", ASK], cwd=FOLDER, capture_output=True, text=True, check=False)
+    if not where.stdout.strip().endswith(".so"):
+        raise NotCompiled(f"mypyc or the compiler refused:\n{complaints(built.stdout)}{where.stderr}")
+    STAMP.write_text(made_of)
+    return FOLDER
+
+
+def fingerprint() -> str:
+    digest = hashlib.sha256(sys.version.encode())
+    sources = [ROOT / "setup.py", ROOT / "pyproject.toml", ROOT / "constraints.txt"]
+    for path in [*sources, *sorted((ROOT / "penstock").rglob("*.py")), *sorted((ROOT / "penstock").rglob("*.cpp"))]:
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def complaints(output: str) -> str:
+    lines = output.splitlines()
+    found = [line for line in lines if "error:" in line or "not compiled" in line]
+    return "\n".join(found or lines[-30:]) + "\n"
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if not has_compiler():
+        say("Without a C compiler the gateway is not compiled, so there is nothing to test that was not tested.")
+        return 0
+    try:
+        place = folder()
+    except NotCompiled as problem:
+        say(f"Not compiled: {problem}")
+        return 1
+    if arguments == ["--build"]:
+        return 0
+    tests = arguments or [str(ROOT / "tests" / room) for room in ROOMS]
+    # in its place the sources would be imported
+    command = [sys.executable, "-P", "-m", "pytest", "-o", f"pythonpath={place} {ROOT}", "--rootdir", str(ROOT)]
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    where = subprocess.run(
+        [sys.executable, "-P", "-c", ASK], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert where.stdout.startswith(str(place)), f"{where.stdout}{where.stderr}"
+    return subprocess.run([*command, *tests], cwd=ROOT, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
