@@ -132,7 +132,7 @@ class Reloader:
         waiting = [
             f"! server.{name} changed; it takes effect at the next start of Penstock"
             for name in _changed(self._config.server, config.server)
-            if name != "max_in_flight"
+            if name not in ("max_in_flight", "trusted_proxies")
         ]
         said = "\n  ".join([*lines, *waiting]) or "it means the same as before"
         self._tell(f"{self._source.name} was read again (plane {spec.version}):\n  {said}")

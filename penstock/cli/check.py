@@ -13,7 +13,9 @@ import click
 from penstock.cli.config_file import load_file
 
 if TYPE_CHECKING:
-    from penstock.config.schema import Config, Deployment, Model
+    from penstock.config.schema import Config, Deployment, Key, Model
+
+MAX_KEYS: Final = 50  # told one by one
 
 
 @click.command()
@@ -65,20 +67,41 @@ def _meaning(file: Path, config: Config) -> Iterator[str]:
     yield from _table((name, _deployment(deployment)) for name, deployment in config.deployments.items())
     if isinstance(config.keys, tuple) and config.keys:
         yield "\nKeys"
-        yield from _table(
-            (
-                key.id,
-                (f"of {key.tenant}; " if key.tenant else "")
-                + ("all models" if key.models is None else f"may use {', '.join(key.models) or 'nothing'}"),
-            )
-            for key in config.keys
-        )
+        yield from _table((key.id, _key(config, key)) for key in config.keys[:MAX_KEYS])
+        if len(config.keys) > MAX_KEYS:
+            yield f"  ... and {len(config.keys) - MAX_KEYS:,} more, which `penstock key list` shows"
     on, off = _switches(config)
     yield "\nOn"
     yield from _table(on)
     if off:
         yield "\nOff"
         yield from _table(off)
+
+
+def _key(config: Config, key: Key) -> str:
+    """What it may do in the end, with what it has from its team and organisation."""
+    from penstock.config.tenancy import Grants
+    from penstock.config.units import instant
+
+    grant = Grants(config).of(key)
+    said = [f"of {'/'.join(filter(None, (grant.org, grant.team)))}"] if grant.org else []
+    said.append("all models" if grant.models is None else f"may use {', '.join(grant.models) or 'nothing'}")
+    if grant.endpoints is not None:
+        said.append(f"only for {', '.join(grant.endpoints) or 'nothing'}")
+    if grant.scopes is not None:
+        said.append(f"scopes {', '.join(grant.scopes) or 'none'}")
+    if grant.networks is not None:
+        said.append(f"from {', '.join(grant.networks) or 'nowhere'}")
+    said += [
+        f"{word} {instant(when)}"
+        for word, when in (("from", grant.not_before), ("until", grant.expires), ("revoked at", grant.revoked))
+        if when is not None
+    ]
+    if grant.priority != "normal":
+        said.append(f"{grant.priority} priority")
+    if key.previous is not None:
+        said.append(f"the key before it works until {key.previous.until}")
+    return "; ".join(said)
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -185,23 +208,31 @@ def _breaker(deployment: Deployment) -> str:
 
 def _warnings(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     """What is allowed but will not work here, or not as somebody may think."""
+    yield from _missing("keys_pepper", config.keys_pepper, environ)
     for name, deployment in config.deployments.items():
-        kind, _, where = (deployment.key or "").partition(":")
-        if kind == "env" and not environ.get(where):
-            yield f"deployments.{name}.key: the environment variable {where} is not set here."
-        if kind == "file" and not Path(where).is_file():
-            yield f"deployments.{name}.key: there is no file {where} here."
+        yield from _missing(f"deployments.{name}.key", deployment.key, environ)
         if deployment.model is not None and "/" in deployment.model and not Path(deployment.model).is_dir():
             yield f"deployments.{name}.model: there is no directory {deployment.model} here."
     used = {name for model in config.models.values() for name in model.deployments}
     unused = [name for name in config.deployments if name not in used]
     if unused:
         yield f"no model names {', '.join(unused)}; nothing will be sent there."
+    old = [key.id for key in config.keys if key.tenant] if isinstance(config.keys, tuple) else []
+    if old:
+        yield f"`tenant` is the old name of `org`; it stands at {', '.join(old[:8])}{', ...' if len(old) > 8 else ''}."
     if not config.keys and not _loopback(config.server.host):
         yield (
             f"server.host is {config.server.host} and there are no keys: `penstock serve` will refuse to start. "
             "Make a key with `penstock key create`, or listen on 127.0.0.1."
         )
+
+
+def _missing(option: str, reference: str | None, environ: Mapping[str, str]) -> Iterator[str]:
+    kind, _, where = (reference or "").partition(":")
+    if kind == "env" and not environ.get(where):
+        yield f"{option}: the environment variable {where} is not set here."
+    if kind == "file" and not Path(where).is_file():
+        yield f"{option}: there is no file {where} here."
 
 
 def _loopback(host: str) -> bool:

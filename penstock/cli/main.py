@@ -19,10 +19,12 @@ from penstock import __version__
 from penstock.cli.chat import chat
 from penstock.cli.check import check
 from penstock.cli.config import config
+from penstock.cli.db import db
 from penstock.cli.engine import engine
 from penstock.cli.init import init
 from penstock.cli.key import key
 from penstock.cli.migrate import migrate
+from penstock.cli.prices import prices
 from penstock.cli.serve import serve
 
 OK: Final = 0
@@ -50,7 +52,7 @@ def penstock() -> None:
     """
 
 
-for command in (serve, engine, chat, check, init, key, config, migrate):
+for command in (serve, engine, chat, check, init, key, config, db, migrate, prices):
     penstock.add_command(command)
 
 

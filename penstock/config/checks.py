@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from penstock.config import addresses
+from penstock.config import addresses, tenancy
 from penstock.config.places import dated, engine_addresses
 from penstock.config.presets import SOFTWARE
 from penstock.config.problems import nearest
 from penstock.config.providers import OPTIONS_OF_PROVIDERS, PROVIDERS
-from penstock.config.schema import KINDS, OPTIONS_OF_EMBEDDED, OPTIONS_OF_ENGINE, Config, Deployment, Key, Model
+from penstock.config.schema import KINDS, OPTIONS_OF_EMBEDDED, OPTIONS_OF_ENGINE, Access, Config, Deployment, Key, Model
 from penstock.config.units import n_bytes, seconds
 from penstock.core.request import Endpoint
 
@@ -27,8 +27,18 @@ def check(config: Config, named: Named) -> Iterator[Found]:
         yield from _model(("models", name), model, config, named)
     for name, deployment in config.deployments.items():
         yield from _deployment(("deployments", name), deployment, named)
+    yield from tenancy.check(config)
+    for name, organisation in config.organisations.items():
+        here = ("organisations", name)
+        yield from _models_of(here, organisation, config, named)
+        for team, access in organisation.teams.items():
+            yield from _models_of((*here, "teams", team), access, config, named)
     if isinstance(config.keys, tuple):
         yield from _keys(config.keys, config, named)
+        yield from tenancy.check_keys(config, config.keys, named)
+    for i, text in enumerate(config.server.trusted_proxies):
+        if (wrong := tenancy.wrong_network(text)) is not None:
+            yield ("server", "trusted_proxies", str(i)), wrong
     if seconds(config.server.drain) > 3600:
         yield ("server", "drain"), "must not be longer than 1h"
     if not 1024 <= n_bytes(config.server.max_body) <= 2**30:
@@ -216,12 +226,26 @@ def _keys(keys: tuple[Key, ...], config: Config, named: Named) -> Iterator[Found
         if key.id in ids:
             yield (*path, "id"), f"`{key.id}` is the id of another key too; ids are how keys are told apart"
         ids.setdefault(key.id, i)
-        if key.sha256 in digests:
-            yield (*path, "sha256"), f"is the same key as `{digests[key.sha256]}`"
-        digests.setdefault(key.sha256, key.id)
-        for j, name in enumerate(key.models or ()):
-            if not named(("models", name)):
-                yield (
-                    (*path, "models", str(j)),
-                    f"names `{name[:64]}`, which is not a model.{nearest(name, config.models)}",
-                )
+        old = key.previous
+        for under, kind, digest in (
+            (path, "sha256", key.sha256),
+            (path, "hmac", key.hmac),
+            ((*path, "previous"), "sha256", None if old is None else old.sha256),
+            ((*path, "previous"), "hmac", None if old is None else old.hmac),
+        ):
+            if digest is None:
+                continue
+            if digest in digests:
+                yield (*under, kind), f"is the same key as `{digests[digest]}`"
+            digests.setdefault(digest, key.id)
+        if key.models:
+            yield from _models_of(path, key, config, named)
+
+
+def _models_of(path: Path, access: Access, config: Config, named: Named) -> Iterator[Found]:
+    for i, name in enumerate(access.models or ()):
+        if not named(("models", name)):
+            yield (
+                (*path, "models", str(i)),
+                f"names `{name[:64]}`, which is not a model.{nearest(name, config.models)}",
+            )

@@ -10,7 +10,8 @@ import msgspec
 
 from penstock.config.places import Place, place_of
 from penstock.config.schema import Config, Deployment, Model
-from penstock.config.spec import DeploymentSpec, KeySpec, ModelSpec, PlaneSpec, ReplicaSpec
+from penstock.config.spec import DeploymentSpec, ModelSpec, PlaneSpec, ReplicaSpec
+from penstock.config.tenancy import Grants
 from penstock.config.units import n_bytes, seconds
 from penstock.core.plan import Plan
 
@@ -23,6 +24,7 @@ def compile_plane(
     Replicas are named by their position, so one whose process was started anew elsewhere keeps its name.
     """
     assert isinstance(config.keys, tuple), "`load` puts the keys of a file in the place of its name"
+    grants = Grants(config)
     return PlaneSpec(
         version=version,
         config_hash=config_hash(config),
@@ -32,7 +34,10 @@ def compile_plane(
         deployments=tuple(
             _deployment(name, deployment, engines.get(name, ())) for name, deployment in config.deployments.items()
         ),
-        keys=tuple(KeySpec(key.id, key.sha256, key.tenant, key.models) for key in config.keys),
+        keys=tuple(map(grants.key, config.keys)),
+        grants=grants.table(),
+        keys_pepper=config.keys_pepper,
+        trusted_proxies=config.server.trusted_proxies,
         insecure_dev=insecure_dev,
         max_in_flight=config.server.max_in_flight,
         responses_retention=seconds(config.responses.retention),

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from penstock.config.spec import DeploymentSpec, KeySpec, ModelSpec, PlaneSpec
+from penstock.config.spec import DeploymentSpec, GrantSpec, KeySpec, ModelSpec, PlaneSpec
+from penstock.config.units import instant
 
 MAX_SHOWN: Final = 120  # characters of a value
+MAX_KEYS: Final = 100  # lines about keys
+_SECRET: Final = ("the key itself", "the key before it")
 _OF_THE_WHOLE: Final = (
     "insecure_dev",
     "max_in_flight",
+    "keys_pepper",
+    "trusted_proxies",
     "responses_retention",
     "responses_max",
     "images_fetch",
@@ -30,7 +35,7 @@ def diff(old: PlaneSpec, new: PlaneSpec) -> list[str]:
     lines = [
         *_named("model", _by_name(old.models), _by_name(new.models)),
         *_named("deployment", _by_name(old.deployments), _by_name(new.deployments)),
-        *_named("key", _by_id(old.keys), _by_id(new.keys)),
+        *_keys(old, new),
     ]
     for field in _OF_THE_WHOLE:
         before, after = getattr(old, field), getattr(new, field)
@@ -43,20 +48,53 @@ def _by_name(items: Sequence[ModelSpec | DeploymentSpec]) -> dict[str, dict[str,
     return {item.name: dict(_facts(item)) for item in items}
 
 
-def _by_id(keys: Sequence[KeySpec]) -> dict[str, dict[str, Any]]:
-    return {key.id: dict(_facts(key)) for key in keys}
+def _keys(old: PlaneSpec, new: PlaneSpec) -> Iterator[str]:
+    """Only of keys that are not the same, of which there may be a hundred thousand."""
+    before, after = ({key.id: (key, _grant(plane, key)) for key in plane.keys} for plane in (old, new))
+    changed = {id for id in before.keys() | after.keys() if not _same(before.get(id), after.get(id))}
+    lines = list(
+        _named(
+            "key",
+            {id: _facts_of_key(*known) for id, known in before.items() if id in changed},
+            {id: _facts_of_key(*known) for id, known in after.items() if id in changed},
+        )
+    )
+    yield from lines[:MAX_KEYS]
+    if len(lines) > MAX_KEYS:
+        yield f"... and {len(lines) - MAX_KEYS:,} more changes of keys"
 
 
-def _facts(item: ModelSpec | DeploymentSpec | KeySpec) -> Iterator[tuple[str, Any]]:
+_Known: TypeAlias = tuple[KeySpec, GrantSpec]
+
+
+def _grant(plane: PlaneSpec, key: KeySpec) -> GrantSpec:
+    return GrantSpec() if key.grant is None else plane.grants[key.grant]
+
+
+def _same(one: _Known | None, other: _Known | None) -> bool:
+    """The number of a grant says nothing between planes."""
+    if one is None or other is None:
+        return one is other
+    return one[1] == other[1] and msgspec.structs.replace(one[0], grant=other[0].grant) == other[0]
+
+
+def _facts_of_key(key: KeySpec, grant: GrantSpec) -> dict[str, Any]:
+    facts = msgspec.structs.asdict(grant)
+    for option in ("not_before", "expires", "revoked"):
+        if facts[option] is not None:
+            facts[option] = instant(facts[option])
+    digest, old = (key.digest, key.peppered), key.previous
+    return {"the key itself": digest, "the key before it": old, "until": old and instant(old.until), **facts}
+
+
+def _facts(item: ModelSpec | DeploymentSpec) -> Iterator[tuple[str, Any]]:
     for field, value in msgspec.structs.asdict(item).items():
         if field == "plan":
             yield from msgspec.structs.asdict(value).items()
         elif field == "replicas":
             yield field, tuple(f"{replica.origin}{replica.base_path}" for replica in value)
             yield "health", tuple(replica.health_path or "off" for replica in value)
-        elif field == "sha256":
-            yield "the key itself", value
-        elif field not in ("name", "id"):
+        elif field != "name":
             yield field, value
 
 
@@ -68,15 +106,13 @@ def _named(what: str, old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[
             for fact, before in facts.items():
                 after = new[name][fact]
                 if before != after:
-                    shown = "changed" if fact == "the key itself" else f"{_shown(before)} -> {_shown(after)}"
-                    yield (
-                        f"~ {what} {name}: {fact} {shown}"
-                        if shown == "changed"
-                        else f"~ {what} {name}: {fact}: {shown}"
-                    )
+                    if fact in _SECRET:
+                        yield f"~ {what} {name}: {fact} changed"
+                    else:
+                        yield f"~ {what} {name}: {fact}: {_shown(before)} -> {_shown(after)}"
     for name, facts in new.items():
         if name not in old:
-            main = facts.get("deployments") or facts.get("replicas") or facts.get("tenant")
+            main = facts.get("deployments") or facts.get("replicas") or facts.get("org")
             yield f"+ {what} {name}" + (f" -> {_shown(main)}" if main else "")
 
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import inspect
 
 from penstock.config.checks import check
+from penstock.config.keys_file import KeyLines, key_lines
 from penstock.config.nodes import Mapping, Node, Scalar, Sequence, parse
 from penstock.config.problems import ConfigError, Problem, nearest
 from penstock.config.schema import Config, Key, KeysFile
@@ -40,16 +41,19 @@ def load(text: str, file: str, read: Read | None = None) -> Config:
     """
     config, reader = _read(text, file, Config)
     problems = list(reader.problems)
-    key_reader = reader
+    key_reader: _Reader | KeyLines = reader
     if config is not None and isinstance(config.keys, KeysFile):
         keys: tuple[Key, ...] = ()
         name = config.keys.file
         try:
             if read is None:
                 raise OSError(0, "this place reads one file only")
-            loaded, key_reader = _read(read(name), name, tuple[Key, ...])
-            keys = loaded or ()
-            problems += key_reader.problems
+            if name.endswith(".jsonl"):
+                keys, key_reader = key_lines(read(name), name, _one_key)
+            else:
+                loaded, listed = _read(read(name), name, tuple[Key, ...])
+                keys, key_reader = loaded or (), listed
+                problems += listed.problems
         except OSError as error:
             problems.append(reader.problem(("keys", "file"), f"cannot be read: {error.strerror or error}"))
         except UnicodeDecodeError:
@@ -57,10 +61,15 @@ def load(text: str, file: str, read: Read | None = None) -> Config:
         except ConfigError as error:
             problems += error.problems
         config = msgspec.structs.replace(config, keys=keys)
+
+    def apart(path: Path) -> bool:
+        return path[0] == "keys" and key_reader is not reader
+
     if config is not None:
-        for path, message in check(config, reader.named):
-            in_keys = path[0] == "keys" and key_reader is not reader
-            problems.append(key_reader.problem(path[1:], message) if in_keys else reader.problem(path, message))
+        for path, message in check(
+            config, lambda path: key_reader.named(path[1:]) if apart(path) else reader.named(path)
+        ):
+            problems.append(key_reader.problem(path[1:], message) if apart(path) else reader.problem(path, message))
     if problems:
         raise ConfigError(problems)
     assert config is not None, "no value and no problem"
@@ -75,6 +84,15 @@ def _read(text: str, file: str, kind: type[T]) -> tuple[T | None, _Reader]:
     except _TooLarge as error:
         raise ConfigError((Problem(file, error.line, "", str(error)),)) from None
     return (None if value is _INVALID else value), reader
+
+
+def _one_key(line: str) -> tuple[Key | None, tuple[Problem, ...]]:
+    """From a line of JSON, which is YAML too."""
+    try:
+        key, reader = _read(line, "", Key)
+    except ConfigError as error:
+        return None, error.problems
+    return key, tuple(reader.problems)
 
 
 class _TooLarge(Exception):

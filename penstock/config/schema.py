@@ -13,7 +13,7 @@ from msgspec import Meta
 from penstock.config.providers import PROVIDERS
 from penstock.config.secrets import SecretReference
 from penstock.config.spec import OnCut, OnDisconnect
-from penstock.config.units import Duration, Size
+from penstock.config.units import Duration, Instant, Size
 
 
 def says(meaning: str) -> Meta:
@@ -46,21 +46,29 @@ KeyId = Annotated[
         extra={"expected": "a name of at most 64 letters, digits, dots, dashes and underscores"},
     ),
 ]
-Tenant = Annotated[
+OrgName = Annotated[
     str,
     Meta(
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,63})?$",
         extra={"expected": "a name of at most 64 letters, digits, dots, dashes and underscores"},
     ),
 ]
-Sha256 = Annotated[
+Digest = Annotated[
     str,
     Meta(
         pattern=r"^[0-9a-f]{64}$",
         extra={
             "secret": True,
-            "wrong": "must be the SHA-256 of the whole key, 64 lower-case hex digits (`penstock key create` prints it)",
+            "wrong": "must be the digest of the whole key, 64 lower-case hex digits (`penstock key create` prints it)",
         },
+    ),
+]
+Network = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$",
+        examples=["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"],
+        extra={"expected": "an address or a network such as 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32"},
     ),
 ]
 UpstreamPath = Annotated[
@@ -268,19 +276,69 @@ OPTIONS_OF_REPLICA: Final = (
 OPTIONS_OF_EMBEDDED: Final = ("replicas", *OPTIONS_OF_REPLICA)
 
 
-class Key(_Options, frozen=True):
-    """Somebody who may call. The key itself is nowhere: only its digest."""
+class Access(_Options, frozen=True, gc=False):
+    """What an organisation, a team or a key may do. Each narrows what is around it; without an option, the same."""
+
+    models: Annotated[tuple[str, ...] | None, says("The models that may be used. Without it, all.")] = None
+    endpoints: Annotated[
+        Annotated[tuple[str, ...], Meta(max_length=64)] | None,
+        says("The endpoints that may be called: chat.completions, embeddings and so on. Without it, all."),
+    ] = None
+    scopes: Annotated[
+        tuple[Literal["call", "read"], ...] | None,
+        says("`call` is to call models, `read` to list them and to fetch stored responses. Without it, both."),
+    ] = None
+    networks: Annotated[
+        Annotated[tuple[Network, ...], Meta(max_length=256)] | None,
+        says("Where callers may be. Without it, anywhere."),
+    ] = None
+    not_before: Annotated[Instant | None, says("When it begins to be valid.")] = None
+    expires: Annotated[Instant | None, says("When it ends to be valid.")] = None
+    revoked: Annotated[Instant | None, says("Since when it is not valid any more, whatever else is said.")] = None
+    priority: Annotated[
+        Literal["high", "normal", "low"] | None,
+        says("Who goes first where there is not enough for all. The nearest one that is given holds (else normal)."),
+    ] = None
+
+
+class Team(Access, frozen=True, gc=False):
+    """Part of an organisation."""
+
+
+class Organisation(Access, frozen=True, gc=False):
+    """Whom keys belong to. Nothing of one is ever seen by another."""
+
+    teams: Annotated[dict[str, Team], Meta(extra={"names": KeyId}), says("Its parts.")] = {}
+
+
+class PreviousKey(_Options, frozen=True, gc=False):
+    """The key that was replaced, which goes on working for a while."""
+
+    until: Annotated[Instant, says("When it stops to work.")]
+    sha256: Annotated[Digest | None, says("Of the whole key.")] = None
+    hmac: Annotated[Digest | None, says("The HMAC of the whole key, instead of `sha256`.")] = None
+
+
+class Key(Access, frozen=True, gc=False, kw_only=True):
+    """Somebody who may call. The key itself is nowhere: only its digest, exactly one of `sha256` and `hmac`."""
 
     id: Annotated[KeyId, says("Stands in logs and metrics.")]
-    sha256: Annotated[Sha256, says("Of the whole key. `penstock key create` prints it.")]
-    tenant: Annotated[Tenant, says("Whom the caller belongs to.")] = ""
-    models: Annotated[tuple[str, ...] | None, says("Without it, all models.")] = None
+    sha256: Annotated[Digest | None, says("SHA-256 of the whole key. `penstock key create` prints it.")] = None
+    hmac: Annotated[
+        Digest | None, says("HMAC-SHA-256 of the whole key under `keys_pepper`, which is better than `sha256`.")
+    ] = None
+    previous: Annotated[PreviousKey | None, says("The key that this one replaces.")] = None
+    org: Annotated[OrgName, says("The organisation that it belongs to.")] = ""
+    team: Annotated[OrgName, says("The team of that organisation.")] = ""
+    tenant: Annotated[OrgName, says("The old name of `org`.")] = ""
 
 
 class KeysFile(_Options, frozen=True):
     """Keys that are in a file of their own."""
 
-    file: Annotated[Text, says("A YAML file with a list of keys, relative to this file.")]
+    file: Annotated[
+        Text, says("A YAML file with a list of keys, or NAME.jsonl with one on each line. Relative to this file.")
+    ]
 
 
 class Tls(_Options, frozen=True):
@@ -299,6 +357,10 @@ class Server(_Options, frozen=True):
     max_body: Annotated[Size, says("Of one request; a larger one is answered 413. From 1KiB to 1GiB.")] = "32MiB"
     drain: Annotated[Duration, says("How long requests in flight may go on when the server is told to stop.")] = "30s"
     max_in_flight: Annotated[Count, says("Requests inside one worker; more are answered 503 at once.")] = 20_000
+    trusted_proxies: Annotated[
+        Annotated[tuple[Network, ...], Meta(max_length=256)],
+        says("Proxies in front of Penstock: from them alone, X-Forwarded-For says where a caller is."),
+    ] = ()
     access_log: Annotated[
         Text, says("`stderr`, `stdout`, `off`, or a file that is appended to. One JSON line per request.")
     ] = "stderr"
@@ -349,6 +411,15 @@ class Config(_Options, frozen=True):
         tuple[Key, ...] | KeysFile,
         says("Without keys, anybody on this machine may call, and the server listens on loopback only."),
     ] = ()
+    keys_pepper: Annotated[
+        SecretReference | None,
+        says("Where the secret of the `hmac` digests is: env:NAME or file:/path. Another one revokes all such keys."),
+    ] = None
+    organisations: Annotated[
+        dict[str, Organisation],
+        Meta(extra={"names": KeyId}),
+        says("Whom keys belong to, and what all keys of one may do. Without any, `org` is just a name."),
+    ] = {}
     server: Server = msgspec.field(default_factory=Server)
     responses: Responses = msgspec.field(default_factory=Responses)
     images: Images = msgspec.field(default_factory=Images)
@@ -361,5 +432,7 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "penstock.yaml"
     components = schema["$defs"]
     components["Deployment"]["oneOf"] = [{"required": [kind]} for kind in KINDS]
+    for digested in ("Key", "PreviousKey"):
+        components[digested]["oneOf"] = [{"required": ["hmac"]}, {"required": ["sha256"]}]
     components["Deployment"]["properties"]["provider"]["examples"] = sorted(PROVIDERS)
     return schema

@@ -8,10 +8,11 @@ import msgspec
 
 from penstock.config.providers import COMPATIBLE, Auth, Dialect, Quirk
 from penstock.core.plan import Plan
-from penstock.core.request import Endpoint
+from penstock.core.request import Endpoint, Priority
 
 OnDisconnect: TypeAlias = Literal["cancel", "drain"]
 OnCut: TypeAlias = Literal["error", "continue", "prefix"]
+Scope: TypeAlias = Literal["call", "read"]
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True):
@@ -51,11 +52,36 @@ class ModelSpec(msgspec.Struct, frozen=True):
     on_cut: OnCut = "error"
 
 
-class KeySpec(msgspec.Struct, frozen=True):
+class GrantSpec(msgspec.Struct, frozen=True, gc=False):
+    """Whom keys belong to and what they may do, with what they have from their team and organisation. Keys that are
+    alike share one. None is everything, () nothing; times are Unix seconds."""
+
+    org: str = ""
+    team: str = ""
+    models: tuple[str, ...] | None = None
+    endpoints: tuple[Endpoint, ...] | None = None
+    scopes: tuple[Scope, ...] | None = None
+    networks: tuple[str, ...] | None = None
+    not_before: float | None = None
+    expires: float | None = None
+    revoked: float | None = None
+    priority: Priority = Priority.NORMAL
+
+
+class DigestSpec(msgspec.Struct, frozen=True, gc=False):
+    """Of a key that has been replaced."""
+
+    digest: str
+    peppered: bool
+    until: float  # Unix seconds
+
+
+class KeySpec(msgspec.Struct, frozen=True, gc=False):
     id: str
-    sha256: str  # of the whole key, hex
-    tenant: str = ""
-    models: tuple[str, ...] | None = None  # None: all
+    digest: str  # of the whole key, hex: SHA-256, or HMAC-SHA-256 under the pepper
+    grant: int | None = None  # in `PlaneSpec.grants`; None: everything, and nobody's
+    peppered: bool = False
+    previous: DigestSpec | None = None
 
 
 class PlaneSpec(msgspec.Struct, frozen=True):
@@ -64,6 +90,9 @@ class PlaneSpec(msgspec.Struct, frozen=True):
     models: tuple[ModelSpec, ...]
     deployments: tuple[DeploymentSpec, ...]
     keys: tuple[KeySpec, ...]
+    grants: tuple[GrantSpec, ...] = ()
+    keys_pepper: str | None = None  # a reference, never the secret
+    trusted_proxies: tuple[str, ...] = ()  # networks
     insecure_dev: bool = False  # no keys asked for; the server then listens on loopback only
     max_in_flight: int = 20_000  # requests inside one worker; more are told 503 at once
     responses_retention: float = 30 * 86_400.0  # seconds that a stored response is kept

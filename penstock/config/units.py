@@ -1,14 +1,19 @@
-"""Durations and sizes as people write them: with a unit, because a bare `30` means something else to each reader."""
+"""Durations, sizes and instants as people write them: with a unit, because a bare `30` means something else to each
+reader.
+"""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from msgspec import Meta
 
 DURATION_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)$"
 SIZE_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?(B|KB|MB|GB|KiB|MiB|GiB)$"
+
+INSTANT_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2}))?$"
 
 SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 BYTES: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -30,6 +35,15 @@ Size = Annotated[
     ),
 ]
 
+Instant = Annotated[
+    str,
+    Meta(
+        pattern=INSTANT_PATTERN,
+        examples=["2027-01-31", "2027-01-31T18:00:00Z"],
+        extra={"expected": "a day such as 2027-01-31, or a time with its zone such as 2027-01-31T18:00:00Z"},
+    ),
+]
+
 
 def seconds(text: str) -> float:
     """Raises `ValueError` when `text` is not a `Duration`."""
@@ -41,6 +55,20 @@ def n_bytes(text: str) -> int:
     """Whole bytes, rounded down. Raises `ValueError` when `text` is not a `Size`."""
     number, unit = _split(text, SIZE_PATTERN)
     return int(float(number) * BYTES[unit])
+
+
+def unix_seconds(text: str) -> float:
+    """Seconds since 1970; a day means its beginning in UTC. Raises `ValueError` when `text` is not an `Instant`, or not
+    in the calendar (RFC 3339)."""
+    if re.search(INSTANT_PATTERN, text) is None or text.endswith("\n"):
+        raise ValueError(f"not a day or time: {text!r}")
+    instant = datetime.fromisoformat(text)
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
+
+
+def instant(unix_seconds: float) -> str:
+    """`2027-01-31T18:00:00Z`, whole seconds, rounded down."""
+    return datetime.fromtimestamp(int(unix_seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _split(text: str, pattern: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from penstock.core.request import Caller
+
 
 class FailureKind(StrEnum):
     """Why one attempt failed. What follows from it (retry, breaker, status) is one table: `resilience.failures`."""
@@ -69,6 +71,7 @@ class PenstockError(Exception):
     status = 500
     code = "internal_error"
     type = "server_error"  # OpenAI's coarse word
+    caller: Caller | None = None  # who was refused, where the key was known and may not do this
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -96,8 +99,34 @@ class Unauthorized(PenstockError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
 
 
+class KeyRevoked(Unauthorized):
+    code = "revoked_api_key"
+
+
+class KeyExpired(Unauthorized):
+    """Its time is over, or that of the overlap with the key that replaced it."""
+
+    code = "expired_api_key"
+
+
+class KeyNotYetValid(Unauthorized):
+    code = "api_key_not_yet_valid"
+
+
 class Forbidden(PenstockError):
     status, code, type = 403, "model_not_allowed", "permission_error"
+
+
+class NetworkNotAllowed(Forbidden):
+    code = "network_not_allowed"
+
+
+class ScopeNotAllowed(Forbidden):
+    code = "scope_not_allowed"
+
+
+class RouteNotAllowed(Forbidden):
+    code = "route_not_allowed"
 
 
 class NotFound(PenstockError):

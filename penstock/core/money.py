@@ -1,8 +1,8 @@
 """Money as integers: prices in pico-dollars, sums in nano-dollars, and the one rounding between the two.
 
 A price per token is a whole number of pico-dollars (1e-12 $): $1 per million tokens is 1,000,000. A request's cost is
-added up in them, exactly, and rounded once to nano-dollars (1e-9 $), in which everything is kept from there on: a signed
-64-bit integer holds nine billion dollars of them. Nothing here is a float.
+added up in them, exactly, and rounded once to nano-dollars (1e-9 $), in which everything is kept from there on: 64 bits
+with a sign hold nine billion dollars of them. Nothing here is a float.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ NUMBER: Final = r"(?:[0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,2})(?:\.[0-9]{1,12})?"
 MONEY_PATTERN: Final = rf"^(?:\$|USD )?{NUMBER}(?: ?USD)?$"
 
 _MONEY: Final = re.compile(MONEY_PATTERN)
+_NUMBER: Final = re.compile(NUMBER)
 
 
 def round_to_nanos(picos: int) -> int:
@@ -40,10 +41,12 @@ def read_picos(text: str) -> int:
 
 
 def units(number: str, per_dollar: int) -> int:
-    """`number` (of the form `NUMBER`) of dollars in parts of a dollar. Raises `ValueError` when it is finer than that."""
+    """A number of dollars in parts of a dollar, exactly. Raises `ValueError` when it is not of the form `NUMBER`, or
+    finer than such a part."""
+    if _NUMBER.fullmatch(number) is None:
+        raise ValueError(f"not a number such as 50, 0.15 or 1,250.50: {number!r}")
     whole, _, fraction = number.replace(",", "").partition(".")
-    scale = 10 ** len(fraction)
-    amount, rest = divmod(int(whole + fraction) * per_dollar, scale)
+    amount, rest = divmod(int(whole + fraction.ljust(12, "0")) * per_dollar, PICOS_PER_DOLLAR)
     if rest:
         raise ValueError(f"finer than 1/{per_dollar:,} of a dollar: {number}")
     return amount

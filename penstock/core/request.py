@@ -30,15 +30,42 @@ class Endpoint(StrEnum):
     DETOKENIZE = "detokenize"
 
 
+class Priority(StrEnum):
+    """Who goes first where there is not enough for all."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks, and whom it belongs to; never the secret."""
 
     key_id: str
-    tenant: str = ""
+    org: str = ""
     models: frozenset[str] | None = None  # public names this key may use; None: all
+    team: str = ""  # unique within its organisation only
+    priority: Priority = Priority.NORMAL
+
+    @property
+    def tenant(self) -> str:
+        """The organisation, by the name that logs and stored responses know it under."""
+        return self.org
 
 
 ANYONE = Caller("anonymous")  # loopback development mode
+
+
+class Attribution(msgspec.Struct, frozen=True, gc=False):
+    """What the caller says a request is for: their end user, hashed, and words of their own choice."""
+
+    user_hash: str = ""
+    feature: str = ""
+    session: str = ""
+    tags: tuple[str, ...] = ()  # "name" or "name=value", sorted, none twice
+
+
+UNATTRIBUTED = Attribution()
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

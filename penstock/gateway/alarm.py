@@ -43,7 +43,7 @@ class Alarms:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop  # kept, because asking for the running one costs a system call
-        self._live: set[Alarm] = set()
+        self._live: dict[Alarm, None] = {}  # for a set of thousands Python takes four times the memory
         self._look: asyncio.TimerHandle | None = None
 
     def set(self, alarm: Alarm, delay: float, ring: Callable[[], None]) -> None:
@@ -56,7 +56,7 @@ class Alarms:
         if delay <= _NOTICE:
             alarm.timer = self.loop.call_later(max(0.0, delay), alarm.rings)
         else:
-            self._live.add(alarm)
+            self._live[alarm] = None
             if self._look is None:
                 self._look = self.loop.call_later(LOOK_EVERY, self._look_around)
 
@@ -66,14 +66,14 @@ class Alarms:
         if alarm.timer is not None:
             alarm.timer.cancel()
             alarm.timer = None
-        self._live.discard(alarm)
+        self._live.pop(alarm, None)
 
     def _look_around(self) -> None:
         self._look = None
         now = self.loop.time()
         soon = now + _NOTICE
         for alarm in [alarm for alarm in self._live if alarm.at <= soon]:
-            self._live.discard(alarm)
+            self._live.pop(alarm, None)
             alarm.timer = self.loop.call_later(max(0.0, alarm.at - now), alarm.rings)
         if self._live:
             self._look = self.loop.call_later(LOOK_EVERY, self._look_around)

@@ -42,7 +42,7 @@ class Nowhere:
 
     def __init__(self, exchange: Exchange, body: bytes) -> None:
         self.method, self.path, self.query, self.body = exchange.method, exchange.path, exchange.query, body
-        self.header = exchange.header
+        self.header, self.values, self.peer = exchange.header, exchange.values, exchange.peer
         self.flow: Flow | None = None
         self.status, self.answer = 0, b""
 

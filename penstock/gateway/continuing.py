@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from penstock.core.errors import PenstockError, UpstreamError
 from penstock.core.fleet import Replica
 from penstock.gateway.try_upstreams import Try, TryUpstreams
-from penstock.wire.continuing import How, Resumable
+from penstock.wire.continuing import Resumable
+from penstock.wire.so_far import How
 
 
 async def go_on(tries: TryUpstreams, broken: Try, failure: UpstreamError) -> Try | None:

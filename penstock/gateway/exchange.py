@@ -17,6 +17,7 @@ class Exchange(Protocol):
     path: bytes
     query: bytes  # without "?"
     body: bytes
+    peer: str  # the address of the connection's other end; "" where it has none
     flow: Flow | None  # told when the caller reads slowly
 
     @property
@@ -25,6 +26,10 @@ class Exchange(Protocol):
         ...
 
     def header(self, name: bytes) -> bytes | None: ...
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Of all lines under `name`, in order."""
+        ...
 
     def respond(
         self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"application/json"

@@ -13,8 +13,9 @@ import msgspec
 from penstock import __version__
 from penstock.core.errors import PenstockError
 from penstock.core.request import Caller, Endpoint, Request
+from penstock.gateway import parsing
 from penstock.gateway.exchange import Exchange
-from penstock.wire import anthropic, errors, openai_chat, openai_more, responses
+from penstock.wire import errors
 from penstock.wire.openapi import PAGES, document, of_endpoint
 
 
@@ -43,61 +44,32 @@ class Operation(msgspec.Struct, frozen=True):
     parse: Parse
 
 
-def _chat(exchange: Exchange, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str) -> Request:
-    return openai_chat.parse(exchange.body, id=id, endpoint=endpoint, caller=caller, now=now, model=model)
-
-
-def _more(exchange: Exchange, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str) -> Request:
-    return openai_more.parse(exchange.body, id=id, endpoint=endpoint, caller=caller, now=now, model=model)
-
-
-def _form(exchange: Exchange, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str) -> Request:
-    kind = exchange.header(b"content-type") or b""
-    return openai_more.parse_form(exchange.body, kind, id=id, endpoint=endpoint, caller=caller, now=now, model=model)
-
-
-def _responses(exchange: Exchange, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str) -> Request:
-    return responses.parse(exchange.body, id=id, endpoint=endpoint, caller=caller, now=now)
-
-
-def _messages(exchange: Exchange, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str) -> Request:
-    request = anthropic.parse(exchange.body, id=id, endpoint=endpoint, caller=caller, now=now)
-    version, betas = exchange.header(b"anthropic-version"), exchange.header(b"anthropic-beta")
-    if version is None and betas is None:
-        return request
-    return msgspec.structs.replace(
-        request,
-        version="" if version is None else version.decode("latin-1"),
-        betas=() if betas is None else tuple(flag.strip() for flag in betas.decode("latin-1").split(",")),
-    )
-
-
 _OPENAI_PATHS: Final = {
-    b"/v1/chat/completions": Operation(Endpoint.CHAT, OPENAI, _chat),
-    b"/v1/completions": Operation(Endpoint.COMPLETION, OPENAI, _chat),
-    b"/v1/responses": Operation(Endpoint.RESPONSES, OPENAI, _responses),
-    b"/v1/responses/input_tokens": Operation(Endpoint.INPUT_TOKENS, OPENAI, _responses),
-    b"/v1/embeddings": Operation(Endpoint.EMBEDDING, OPENAI, _more),
-    b"/v1/moderations": Operation(Endpoint.MODERATION, OPENAI, _more),
-    b"/v1/rerank": Operation(Endpoint.RERANK, OPENAI, _more),
-    b"/v1/audio/speech": Operation(Endpoint.SPEECH, BYTES, _more),
-    b"/v1/audio/transcriptions": Operation(Endpoint.TRANSCRIPTION, BYTES, _form),
-    b"/v1/audio/translations": Operation(Endpoint.TRANSLATION, BYTES, _form),
-    b"/v1/images/generations": Operation(Endpoint.IMAGE, BYTES, _more),
-    b"/v1/images/edits": Operation(Endpoint.IMAGE_EDIT, BYTES, _form),
-    b"/v1/images/variations": Operation(Endpoint.IMAGE_VARIATION, BYTES, _form),
+    b"/v1/chat/completions": Operation(Endpoint.CHAT, OPENAI, parsing.chat),
+    b"/v1/completions": Operation(Endpoint.COMPLETION, OPENAI, parsing.chat),
+    b"/v1/responses": Operation(Endpoint.RESPONSES, OPENAI, parsing.responses),
+    b"/v1/responses/input_tokens": Operation(Endpoint.INPUT_TOKENS, OPENAI, parsing.responses),
+    b"/v1/embeddings": Operation(Endpoint.EMBEDDING, OPENAI, parsing.more),
+    b"/v1/moderations": Operation(Endpoint.MODERATION, OPENAI, parsing.more),
+    b"/v1/rerank": Operation(Endpoint.RERANK, OPENAI, parsing.more),
+    b"/v1/audio/speech": Operation(Endpoint.SPEECH, BYTES, parsing.more),
+    b"/v1/audio/transcriptions": Operation(Endpoint.TRANSCRIPTION, BYTES, parsing.form),
+    b"/v1/audio/translations": Operation(Endpoint.TRANSLATION, BYTES, parsing.form),
+    b"/v1/images/generations": Operation(Endpoint.IMAGE, BYTES, parsing.more),
+    b"/v1/images/edits": Operation(Endpoint.IMAGE_EDIT, BYTES, parsing.form),
+    b"/v1/images/variations": Operation(Endpoint.IMAGE_VARIATION, BYTES, parsing.form),
 }
 _ANTHROPIC_PATHS: Final = {
-    b"/v1/messages": Operation(Endpoint.MESSAGES, ANTHROPIC, _messages),
-    b"/v1/messages/count_tokens": Operation(Endpoint.COUNT_TOKENS, ANTHROPIC, _messages),
+    b"/v1/messages": Operation(Endpoint.MESSAGES, ANTHROPIC, parsing.messages),
+    b"/v1/messages/count_tokens": Operation(Endpoint.COUNT_TOKENS, ANTHROPIC, parsing.messages),
 }
 OPERATIONS: Final[dict[bytes, Operation]] = {
     **_OPENAI_PATHS,
     **_ANTHROPIC_PATHS,
-    b"/tokenize": Operation(Endpoint.TOKENIZE, OPENAI, _more),
-    b"/detokenize": Operation(Endpoint.DETOKENIZE, OPENAI, _more),
-    b"/rerank": Operation(Endpoint.RERANK, OPENAI, _more),
-    b"/v2/rerank": Operation(Endpoint.RERANK, OPENAI, _more),
+    b"/tokenize": Operation(Endpoint.TOKENIZE, OPENAI, parsing.more),
+    b"/detokenize": Operation(Endpoint.DETOKENIZE, OPENAI, parsing.more),
+    b"/rerank": Operation(Endpoint.RERANK, OPENAI, parsing.more),
+    b"/v2/rerank": Operation(Endpoint.RERANK, OPENAI, parsing.more),
     **{b"/openai" + path: operation for path, operation in _OPENAI_PATHS.items()},
     **{b"/anthropic" + path: operation for path, operation in _ANTHROPIC_PATHS.items()},
 }

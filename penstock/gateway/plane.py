@@ -12,8 +12,9 @@ from penstock.config.spec import PlaneSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.plan import Plan
-from penstock.core.request import Caller, Endpoint
+from penstock.core.request import Endpoint
 from penstock.gateway.inline_media import Fetcher
+from penstock.gateway.keyring import Keyring
 from penstock.resilience.breaker import Breaker
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
@@ -33,9 +34,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Plane(msgspec.Struct, frozen=True):
-    """`routes` by model, `pools` by deployment, `upstreams`,
-    `transports` and `breakers` by replica, `callers` by the first 8 bytes of the key's digest, beside the whole digest.
-    """
+    """`routes` by model, `pools` by deployment, `upstreams`, `transports` and `breakers` by replica."""
 
     spec: PlaneSpec
     routes: Mapping[str, Route]
@@ -44,7 +43,7 @@ class Plane(msgspec.Struct, frozen=True):
     transports: Mapping[str, Transport]
     breakers: Mapping[str, Breaker]
     renewed: Mapping[str, Authorization]  # by replica: credentials that must be fetched before it is ready
-    callers: Mapping[bytes, tuple[bytes, Caller]]
+    keyring: Keyring
     balancer: Balancer
     fetcher: Fetcher | None  # None: pictures by URL are refused
     clock: Clock

@@ -15,8 +15,10 @@ from penstock.balancing.balancer import Balancer
 from penstock.config.spec import DeploymentSpec, ModelSpec, PlaneSpec, ReplicaSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
-from penstock.core.request import Caller, Endpoint
+from penstock.core.keys import USERS, Pepper
+from penstock.core.request import Endpoint
 from penstock.gateway.inline_media import Fetcher
+from penstock.gateway.keyring import Keyring
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.ways import WAYS, authorization_of
 from penstock.resilience.breaker import Breaker, BreakerRule
@@ -102,7 +104,7 @@ class Preparer:
             transports={name: one.transport for name, one in live.items()},
             breakers=breakers,
             renewed={name: one.authorization for name, one in live.items() if one.authorization.constant is None},
-            callers=_callers(spec),
+            keyring=self._keyring(spec, previous),
             balancer=balancer,
             fetcher=self._parts.fetcher(spec) if spec.images_fetch else None,
             clock=self._parts.clock,
@@ -134,6 +136,19 @@ class Preparer:
             model.name: kept[model.name].budget if model.name in kept else RetryBudget(*terms) for model in spec.models
         }
 
+    def _keyring(self, spec: PlaneSpec, previous: Plane | None) -> Keyring:
+        """The previous one, where nothing about keys has changed: a hundred thousand take a while."""
+        try:
+            secret = None if spec.keys_pepper is None else self._parts.secret(spec.keys_pepper)
+            pepper = None if secret is None else Pepper(secret.encode())
+        except (LookupError, ValueError) as error:
+            raise PrepareError(f"keys_pepper: {error.args[0]}") from None
+        if previous is not None and _of_keys(previous.spec) == _of_keys(spec):
+            kept = previous.keyring
+            if kept.user_secret == (USERS if pepper is None else pepper.user_secret):  # the pepper is the same
+                return kept
+        return Keyring(spec, pepper)
+
     def _secret(self, deployment: DeploymentSpec) -> str | None:
         if deployment.credential is None:
             return None
@@ -152,6 +167,10 @@ class Preparer:
             raise PrepareError(f"deployments.{deployment.name}: {error.args[0]}") from None
         upstream = HttpUpstream(transport, self._parts.clock, ways)
         return LiveReplica((deployment, place), secret, upstream, transport, authorization)
+
+
+def _of_keys(spec: PlaneSpec) -> tuple[object, ...]:
+    return spec.grants, spec.trusted_proxies, spec.keys
 
 
 def _route(
@@ -178,12 +197,3 @@ def _route(
         if able:
             by_endpoint[endpoint] = whole if able == plan.deployments else route(able)
     return structs.replace(whole, by_endpoint=by_endpoint)
-
-
-def _callers(spec: PlaneSpec) -> dict[bytes, tuple[bytes, Caller]]:
-    callers = {}
-    for key in spec.keys:
-        digest = bytes.fromhex(key.sha256)
-        models = None if key.models is None else frozenset(key.models)
-        callers[digest[:8]] = (digest, Caller(key.id, key.tenant, models))
-    return callers

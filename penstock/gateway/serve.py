@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import structs
 
+from penstock.config.spec import Scope
 from penstock.core.errors import (
     BadRequest,
     FailureKind,
@@ -43,8 +44,9 @@ from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.resilience.failures import for_caller
 from penstock.stores.memory import MemoryResponses
 from penstock.wire import anthropic, openai_chat
-from penstock.wire.continuing import begin
 from penstock.wire.media import remote_media
+from penstock.wire.prompts import has_parts
+from penstock.wire.so_far import begin
 from penstock.wire.special import COUNT_BODIES
 
 CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
@@ -129,7 +131,7 @@ class Gateway:
         self.in_flight += 1
         drain: Drain | None = None
         try:
-            call.caller = identify(plane, exchange)
+            call.caller = identify(plane, exchange, endpoint)
             if self.in_flight > plane.spec.max_in_flight:
                 raise Overloaded("The gateway is full; try again shortly.", retry_after=1.0)
             request = operation.parse(exchange, call.id, endpoint, call.caller, call.received_at, model)
@@ -142,8 +144,10 @@ class Gateway:
             if endpoint is Endpoint.RESPONSES:
                 recalled = await self._responses.recall(request)
                 call.request = request = recalled.request
-            if route.inline_media and (remote := remote_media(request.fields, endpoint)):  # of earlier turns too
-                call.request = request = await inlined(request, remote, plane.fetcher)
+            if route.inline_media and (endpoint is not Endpoint.CHAT or has_parts(request.fields["messages"])):
+                remote = remote_media(request.fields, endpoint)  # in earlier turns too
+                if remote:
+                    call.request = request = await inlined(request, remote, plane.fetcher)
             plan = route.plan if request.stream else route.plain_plan
             so_far = None if plan.on_cut == "error" else begin(request, plan.on_cut, plane.rng.getrandbits(32))
             call.tries = tries = TryUpstreams(
@@ -179,6 +183,7 @@ class Gateway:
             if endpoint is Endpoint.RESPONSES and failure is None:
                 await self._responses.keep(recalled, answer.stream.reading, plane.spec)
         except PenstockError as error:
+            call.caller = error.caller or call.caller  # who showed a key that may not do this
             call.status, call.error = words.status(error), error.code
             exchange.respond(call.status, words.body(error, call.id), _error_headers(error, call.id))
         except asyncio.CancelledError:  # the caller has left
@@ -201,7 +206,7 @@ class Gateway:
     async def _serve_in_background(self, exchange: Exchange, operation: Operation) -> None:
         plane, id = self.plane, self._ids.next()
         try:
-            caller = identify(plane, exchange)
+            caller = identify(plane, exchange, operation.endpoint)
             request = operation.parse(exchange, id, operation.endpoint, caller, plane.clock.now(), "")
             _route(plane, caller, request.model, operation.endpoint)
             created = int(plane.clock.wall())
@@ -215,7 +220,8 @@ class Gateway:
     async def _answer_stored(self, exchange: Exchange, id: str, part: str) -> None:
         """Requests about an answer that was kept."""
         try:
-            caller = identify(self.plane, exchange)
+            scope: Scope = "read" if exchange.method == b"GET" else "call"
+            caller = identify(self.plane, exchange, Endpoint.RESPONSES, scope)
             exchange.respond(200, await self._responses.answer(exchange, caller, id, part))
         except PenstockError as error:
             exchange.respond(error.status, OPENAI.body(error, ""), _error_headers(error))
@@ -237,7 +243,7 @@ class Gateway:
             return
         assert models is not None
         plane = self.plane
-        caller = identify(plane, exchange)
+        caller = identify(plane, exchange, None, "read")
         rows = anthropic if words_for(exchange) is ANTHROPIC else openai_chat
         if models[1] is None:
             names = [name for name in plane.routes if caller.models is None or name in caller.models]

@@ -33,7 +33,7 @@ from penstock.resilience.attempts import (
 )
 from penstock.resilience.failures import for_caller
 from penstock.upstreams.base import Stream
-from penstock.wire.continuing import SoFar
+from penstock.wire.so_far import SoFar
 
 _WOKE: Final = Woke()
 GENERATION: Final = frozenset({Endpoint.CHAT, Endpoint.COMPLETION, Endpoint.MESSAGES, Endpoint.RESPONSES})
@@ -194,7 +194,6 @@ class TryUpstreams:
         now = self.plane.clock.now()
         self.end(broken, failure.kind)
         self.so_far, self.pools = so_far, pools
-        self._inbox.clear()
         machine = self._machine
         if machine is None:
             machine = self._machine = Attempts(self.plan, self._budget, self.plane.rng, self.deadline)

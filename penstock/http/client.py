@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from penstock.http.members import Members
 from penstock.http.names import LOWERED
 from penstock.http.options import ClientOptions
 from penstock.http.wheel import Wheel
@@ -375,7 +376,7 @@ class Pool:
         self.origin = origin
         self.options = options if options is not None else ClientOptions()
         self.loop = loop if loop is not None else asyncio.get_running_loop()
-        self.connections: set[_Connection] = set()
+        self.connections: Members[_Connection] = Members()
         self.closed = False
         self.deadline = inf
         self.due = inf

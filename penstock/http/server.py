@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import httptools
 import msgspec
 
+from penstock.http.members import Members
 from penstock.http.names import LOWERED
 from penstock.http.options import ServerOptions
 from penstock.http.wheel import Wheel
@@ -128,6 +129,10 @@ class Exchange:
     def header(self, name: bytes) -> bytes | None:
         """The first value under `name`, which is in lower case; None when there is none."""
         return self._named.get(name)
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Of all lines under `name`, in order. Searches them."""
+        return [value for known, value in self.headers if known == name]
 
     def forget(self) -> None:
         """Drop headers and body: a long answer should not hold the question. Some 2 kB per stream for a short one."""
@@ -1004,8 +1009,8 @@ class Server:
         self.error_body = error_body
         self.loop = loop if loop is not None else asyncio.get_running_loop()
         self.wheel = Wheel(self.loop)
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.open_connections: set[Connection] = set()
+        self.tasks: Any = Members()  # of asyncio.Task; under uvicorn its own sets
+        self.open_connections: Any = Members()  # of Connection
         self.draining = False
         self.tight = options.max_head_bytes < _SLICE  # a head in one slice may break the limit
         self._listeners: list[Any] = []  # asyncio.Server, or uvloop's, whose `sockets` is a list

@@ -6,6 +6,8 @@ import asyncio
 from math import ceil, inf
 from typing import Protocol
 
+from penstock.http.members import Members
+
 _EARLY = 0.001  # seconds; uvloop counts milliseconds, so a timer may fire this much before its time
 
 
@@ -28,7 +30,7 @@ class Wheel:
     def __init__(self, loop: asyncio.AbstractEventLoop, tick: float = 0.25) -> None:
         self._loop = loop
         self._tick = tick
-        self._slots: dict[int, set[Watched]] = {}
+        self._slots: dict[int, Members[Watched]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_step = 0
 
@@ -59,7 +61,7 @@ class Wheel:
         item.due = step * self._tick
         slot = self._slots.get(step)
         if slot is None:
-            slot = self._slots[step] = set()
+            slot = self._slots[step] = Members()
             if self._timer is None or step < self._timer_step:
                 self._arm(step)
         slot.add(item)
@@ -70,7 +72,7 @@ class Wheel:
         slot = self._slots.get(step)
         if slot is not None:
             slot.discard(item)
-            if not slot:
+            if not len(slot):
                 del self._slots[step]
 
     def _arm(self, step: int) -> None:
@@ -89,7 +91,7 @@ class Wheel:
             for step in sorted(self._slots):
                 if step * self._tick > now:
                     break
-                items = self._slots.pop(step, set())  # gone, when one that expired has forgotten the only one there
+                items = self._slots.pop(step, Members())  # gone, when one that expired has forgotten the only one there
                 for item in items:
                     item.due = inf
                 for item in items:

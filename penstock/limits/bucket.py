@@ -12,60 +12,109 @@ the reservation was made; `lows` remembers those minima.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
-from penstock.limits.charges import MICRO
+from msgspec import structs
 
-LOWS: Final = 8  # minima kept; older ones are merged, which may return less, never more
+from penstock.limits.charges import MICRO, Charge
+
+LOWS: Final = 16  # minima kept; then each two are made one, which may return less, never more
 
 
 class Bucket:
-    """`at` is the microsecond up to which it has drained. `lows` are (when, held) pairs, both rising: since any moment,
-    the bucket has held at least what the first pair after that moment says.
-    """
+    """One counter of a rate. `now` is in microseconds and never runs backwards."""
 
-    __slots__ = ("at", "held", "lows")
+    __slots__ = ("at", "charge", "held", "lows")
 
-    def __init__(self, at: int, held: int = 0, lows: list[tuple[int, int]] | None = None) -> None:
-        self.at = at
-        self.held = held  # millionths
-        self.lows = [] if lows is None else lows
+    def __init__(self, charge: Charge, now: int) -> None:
+        self.at = now  # drained up to here
+        self.held = 0  # millionths of a unit
+        self.charge = charge  # the last one: its limit and window are how it drains while nobody asks
+        self.lows: list[tuple[int, int]] = []  # (when, held), both rising: held at least so much since before `when`
 
-    def drained(self, limit: int, window: int, now: int) -> tuple[int, int]:
-        """`at` and `held` as they are at `now`. Changes nothing."""
-        ticks = (now - self.at) // window
-        left = self.held - ticks * limit
-        return (self.at + ticks * window, left) if left > 0 else (now, 0)
+    def fits(self, charge: Charge, now: int) -> bool:
+        if now - self.at >= charge.window:
+            self._drain(charge, now)
+        cost = charge.cost
+        return self.held + cost * MICRO <= charge.limit * MICRO or not cost
 
-    def add(self, at: int, held: int, amount: int, now: int) -> None:
-        """Put `amount` millionths on what `drained` said."""
-        lows = self.lows
-        while lows and lows[-1][1] >= held:
-            lows.pop()
-        lows.append((now, held))
-        if len(lows) > LOWS:
-            lows[1] = (lows[1][0], lows[0][1])
-            del lows[0]
-        self.at, self.held = at, held + amount
+    def wait(self, charge: Charge, now: int) -> float:
+        """Microseconds until it fits, 0 when it does, inf when it never will."""
+        if self.fits(charge, now):
+            return 0
+        if charge.cost > charge.limit:
+            return inf
+        excess = self.held + (charge.cost - charge.limit) * MICRO
+        return -(-excess // charge.limit) * charge.window - (now - self.at)
 
-    def give_back(self, at: int, held: int, amount: int, since: int) -> None:
-        """Take out at most `amount` millionths that were put in at `since`, from what `drained` said."""
+    def take(self, charge: Charge, now: int) -> int:
+        """After `fits`: what it holds with the cost in it, in units rounded up."""
+        held = self.held
+        if charge.cost:
+            self.charge = charge
+            lows = self.lows
+            while lows and lows[-1][1] >= held:
+                lows.pop()
+            lows.append((now, held))
+            if len(lows) == LOWS:
+                self.lows = [(lows[i + 1][0], lows[i][1]) for i in range(0, LOWS, 2)]
+            self.held = held = held + charge.cost * MICRO
+        return -(-held // MICRO)
+
+    def settle(self, charge: Charge, cost: int, since: int, now: int, reserved: bool) -> int:
+        """The charge that was taken at `since` was really `cost`. By how many it is now further beyond its limit.
+
+        `reserved` makes no difference: what dead holders took of a rate stays in, and runs dry by itself.
+        """
+        more = cost - charge.cost
+        if not more:
+            return 0
+        if now - self.at >= charge.window:
+            self._drain(charge, now)
+        if more < 0:
+            self._give_back(-more, since)
+            return 0
+        used = self.take(structs.replace(charge, cost=more), now)
+        return min(more, max(0, used - charge.limit))
+
+    def release(self, charge: Charge) -> None:
+        """Its holder is dead."""
+
+    def used(self, charge: Charge, now: int) -> int:
+        self._drain(charge, now)
+        return -(-self.held // MICRO)
+
+    def idle(self, now: int) -> bool:
+        """Nothing is lost when it is forgotten."""
+        charge = self.charge
+        return not self.held or (charge.limit > 0 and (now - self.at) // charge.window * charge.limit >= self.held)
+
+    def _drain(self, charge: Charge, now: int) -> None:
+        """Nobody can see whether this was done: draining twice is draining once."""
+        ticks = (now - self.at) // charge.window
+        left = self.held - ticks * charge.limit
+        if left > 0:
+            self.at += ticks * charge.window
+            self.held = left
+        else:
+            self.at, self.held = now, 0
+
+    def _give_back(self, units: int, since: int) -> None:
+        """Of what was added at `since`, at most so many, and no more than has been in it ever since.
+
+        A minimum at `since` itself does not count: it is of before, or of when what is returned was in already.
+        """
         lows = self.lows
         later = len(lows)
         while later and lows[later - 1][0] > since:
             later -= 1
+        amount = min(units * MICRO, self.held)
         if later < len(lows):
             amount = min(amount, lows[later][1])
-        amount = min(amount, held)
+        self.held -= amount
         after = [(when, low - amount) for when, low in lows[later:]]
-        floor = after[0][1] if after else held - amount
-        while later and lows[later - 1][1] >= floor:
+        least = after[0][1] if after else self.held
+        while later and lows[later - 1][1] >= least:
             later -= 1
         self.lows = lows[:later] + after
-        self.at, self.held = at, held - amount
-
-
-def wait(at: int, held: int, cost: int, limit: int, window: int, now: int) -> int:
-    """Microseconds until `cost` units fit (`cost <= limit`, and now they do not)."""
-    excess = held + (cost - limit) * MICRO
-    return -(-excess // limit) * window - (now - at)

@@ -17,7 +17,7 @@ class Kind(IntEnum):
     BUDGET = 2  # so much in a calendar window: settled and reserved together
 
 
-class Charge(msgspec.Struct, frozen=True, gc=False):
+class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one request costs on one counter.
 
     `window` is in seconds: for a rate, the time in which `limit` units may be used (whole seconds); for a budget, what
@@ -72,7 +72,7 @@ Verdict = Granted | Refused | Unseeded
 
 
 class Over(msgspec.Struct, frozen=True, gc=False):
-    """A settlement took a counter beyond its limit, or further beyond it, by `by` units: more was used than reserved."""
+    """More was used than reserved, and a counter is beyond its limit, or further beyond it, by `by` units."""
 
     id: str
     charge: Charge

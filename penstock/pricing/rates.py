@@ -6,6 +6,7 @@ from a cache is an input token, a reasoning token is an output token.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -56,6 +57,10 @@ PICOS_PER_TOKEN: Final = PICOS_PER_DOLLAR // 1_000_000
 """Those of one token, when a million of them cost one dollar."""
 
 
+def _dearer(one: int | None, other: int | None) -> int | None:
+    return max(one, other) if one is not None and other is not None else one if other is None else other
+
+
 class Rates(msgspec.Struct, frozen=True, gc=False):
     """Pico-dollars for one of each class. None: not sold, or in what somebody wrote, not named."""
 
@@ -76,33 +81,54 @@ class Rates(msgspec.Struct, frozen=True, gc=False):
         rate: int | None = getattr(self, name)
         return rate
 
+    def highest_input(self, without: Collection[Class] = ()) -> int:
+        """Of any token of a prompt, but for the classes named; 0 where none is sold."""
+        if without:
+            return max((self.of(name) or 0 for name in INPUT if name not in without), default=0)
+        return max(  # spelled out, for it runs with every request
+            self.input or 0,
+            self.cached_input or 0,
+            self.cache_write or 0,
+            self.cache_write_1h or 0,
+            self.audio_input or 0,
+            self.image_input or 0,
+        )
+
+    def highest_output(self, without: Collection[Class] = ()) -> int:
+        """Likewise of an answer."""
+        if without:
+            return max((self.of(name) or 0 for name in OUTPUT if name not in without), default=0)
+        return max(self.output or 0, self.reasoning or 0, self.audio_output or 0, self.image_output or 0)
+
     def complete(self, outside: Rates | None = None) -> Rates:
         """With every class that is not named filled in: from its parent and, where these are the rates inside a service
-        or above a length, from what it costs `outside`. The dearer of the two counts, for neither is known to be it.
+        or above a length, from what was named `outside`. The dearer of the two counts, for neither is known to be it.
         """
         full: dict[Class, int | None] = {}
         for name in CLASSES:
-            named = self.of(name)
-            if named is None:
+            rate = self.of(name)
+            if rate is None:
                 parent = full[PARENT[name]] if name in PARENT else None
-                named = _dearer(parent, outside.of(name) if outside is not None else None)
-            full[name] = named
-        return _rates(full)
+                rate = _dearer(parent, outside.of(name) if outside is not None else None)
+            full[name] = rate
+        return Rates(**full)
+
+    def over(self, other: Rates) -> Rates:
+        """What is named here, and for the rest what is named there."""
+        return Rates(**{name: other.of(name) if self.of(name) is None else self.of(name) for name in CLASSES})
 
     def dearer(self, other: Rates) -> Rates:
-        """Class by class, the higher rate."""
-        return _rates({name: _dearer(self.of(name), other.of(name)) for name in CLASSES})
+        """Class by class, the higher of what is named."""
+        return Rates(**{name: _dearer(self.of(name), other.of(name)) for name in CLASSES})
 
     def less(self, basis_points: int) -> Rates:
         """With a discount of so many hundredths of a percent (0..10,000), rounded up to a whole pico-dollar."""
         assert 0 <= basis_points <= 10_000, basis_points
-        return _rates(
-            {
-                name: None if rate is None else -(-rate * (10_000 - basis_points) // 10_000)
-                for name in CLASSES
-                for rate in (self.of(name),)
-            }
-        )
+        full: dict[Class, int | None] = {}
+        for name in CLASSES:
+            rate = self.of(name)
+            full[name] = None if rate is None else -(-rate * (10_000 - basis_points) // 10_000)
+        return Rates(**full)
 
 
 FREE: Final = Rates(input=0, output=0).complete()
@@ -129,11 +155,3 @@ def show_rate(name: Class, rate: int | None) -> str:
     if rate is None:
         return "-"
     return f"{show_picos(rate)} each" if name in ITEMS else f"{show_picos(rate * 1_000_000)}/M"
-
-
-def _rates(full: dict[Class, int | None]) -> Rates:
-    return msgspec.convert(full, Rates)
-
-
-def _dearer(one: int | None, other: int | None) -> int | None:
-    return max(one, other) if one is not None and other is not None else one if other is None else other

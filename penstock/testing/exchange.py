@@ -16,9 +16,11 @@ class FakeExchange:
         path: bytes = b"/v1/chat/completions",
         query: bytes = b"",
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        peer: str = "127.0.0.1",
     ) -> None:
         self.method, self.path, self.query, self.body = method, path, query, body
-        self._request_headers = dict(headers)
+        self.peer = peer
+        self._request_headers = headers
         self.flow: Any = None
         self.status = 0
         self.headers = b""
@@ -36,7 +38,10 @@ class FakeExchange:
         return b"".join(self.sent)
 
     def header(self, name: bytes) -> bytes | None:
-        return self._request_headers.get(name)
+        return next(iter(self.values(name)), None)
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for known, value in self._request_headers if known == name]
 
     def respond(
         self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"application/json"
@@ -57,7 +62,7 @@ class FakeExchange:
 
     def forget(self) -> None:
         self.body = b""
-        self._request_headers = {}
+        self._request_headers = ()
 
     def finish(self, data: bytes = b"") -> None:
         assert self.started and not self.ended

@@ -24,6 +24,7 @@ MAX_HELD_BYTES: int = 1024 * 1024  # of events before the first token; who talks
 FailureOf = Callable[..., UpstreamError]
 """What an answer with another status than 200 means, from the status and the beginning of the body, and for AWS from
 the name of the error, which is in a header."""
+_NOTHING: Final[list[bytes]] = []  # what a relayed stream holds: one list for all, which nobody appends to
 _EVENTS: Final = b"text/event-stream; charset=utf-8"
 
 
@@ -32,7 +33,8 @@ class AnswerStream:
 
     __slots__ = (
         "_clock", "_ended", "_error_type", "_failure_of", "_held", "_held_bytes", "_inflate", "_listener", "_media",
-        "_reading", "_request", "_retry_after", "_sink", "_status", "call", "content_type", "lost", "progressed_at",
+        "_reading", "_request", "_retry_after", "_sink", "_status", "_streaming", "call", "content_type", "lost",
+        "progressed_at",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +53,7 @@ class AnswerStream:
         self._held: list[bytes] = []  # events before the first token; or the pieces of a plain or error body
         self._held_bytes = 0
         self._status = 0
+        self._streaming = False  # a stream was asked for, and has begun
         self._inflate: zlib._Decompress | None = None
         self._retry_after: float | None = None
         self._error_type = ""
@@ -79,7 +82,7 @@ class AnswerStream:
 
     def relay(self, sink: Sink) -> None:
         self._sink = sink
-        held, self._held = self._held, []
+        held, self._held = self._held, _NOTHING
         if held:
             sink.on_events(b"".join(held))
         if self._ended is not False:
@@ -103,6 +106,7 @@ class AnswerStream:
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._status = status
+        self._streaming = status == 200 and self._request.stream
         kind = b""
         for name, value in headers:
             if name == b"content-type":
@@ -117,7 +121,7 @@ class AnswerStream:
                 self._error_type = value.decode("latin-1")
         if kind and self._reading.keeps_type:
             self.content_type = kind
-        if status == 200 and self._request.stream and kind and not kind.lower().startswith(self._media):
+        if self._streaming and kind and not kind.lower().startswith(self._media):
             self._fail(UpstreamError(FailureKind.BAD_PAYLOAD, f"a stream was asked for, {kind[:60]!r} came"))
 
     def on_data(self, data: bytes, ended: bool) -> None:
@@ -126,7 +130,7 @@ class AnswerStream:
         try:
             if self._inflate is not None:
                 data = self._inflated(data, ended)
-            if self._status != 200 or not self._request.stream:
+            if not self._streaming:
                 self._on_body(data, ended)
                 return
             block, meaningful = self._reading.feed(data)
@@ -144,7 +148,7 @@ class AnswerStream:
     def on_failure(self, error: object) -> None:
         if self._ended is not False:
             return
-        if self._status == 200 and self._request.stream and self._reading.done:
+        if self._streaming and self._reading.done:
             self._finish()  # the answer is whole; how its connection ends afterwards does not matter
             return
         kind, detail = getattr(error, "kind", "reset"), getattr(error, "detail", "")

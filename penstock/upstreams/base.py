@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from penstock.core.errors import UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Endpoint, Request, Usage
-from penstock.wire.continuing import How, SoFar
 from penstock.wire.readings import Reading
+from penstock.wire.so_far import How, SoFar
 
 
 class Listener(Protocol):

@@ -10,7 +10,7 @@ from penstock.core.request import Endpoint, Request
 from penstock.upstreams.answer import AnswerStream
 from penstock.upstreams.base import Listener, Transport, Upstream
 from penstock.upstreams.way import Way
-from penstock.wire.continuing import How, SoFar
+from penstock.wire.so_far import How, SoFar
 
 
 class HttpUpstream:

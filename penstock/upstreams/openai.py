@@ -17,11 +17,11 @@ from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.way import Asking, Way, header_lines
 from penstock.wire import continuing, openai_chat, openai_more
 from penstock.wire.canonical import Losses
-from penstock.wire.continuing import SoFar
 from penstock.wire.dialects import CALLERS, COUNTED_AS, passing, translated
 from penstock.wire.openai_chat import failure_of
 from penstock.wire.openai_hub import ChatReader, write_request
 from penstock.wire.readings import Passing, Reading
+from penstock.wire.so_far import SoFar, goes_on
 from penstock.wire.special import Counted
 from penstock.wire.unary import Raw, Whole
 
@@ -121,8 +121,8 @@ def ways(
     table: dict[Endpoint, Way] = {}
     for endpoint in native:
         if endpoint in (Endpoint.CHAT, Endpoint.COMPLETION):
-            goes_on = continuing.goes_on(endpoint, quirks)
-            table[endpoint] = Way(prefix(endpoint), chat, failure_of, headers=signed, ask_on=chat_on, goes_on=goes_on)
+            further = goes_on(endpoint, quirks)
+            table[endpoint] = Way(prefix(endpoint), chat, failure_of, headers=signed, ask_on=chat_on, goes_on=further)
         elif endpoint in (Endpoint.RESPONSES, Endpoint.INPUT_TOKENS):
             table[endpoint] = Way(prefix(endpoint), passing(endpoint, name), failure_of, headers=signed)
         elif endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS):

@@ -10,8 +10,8 @@ import msgspec
 
 from penstock.core.request import Request
 from penstock.upstreams.answer import FailureOf
-from penstock.wire.continuing import How, SoFar
 from penstock.wire.readings import Reading
+from penstock.wire.so_far import How, SoFar
 
 Asking = tuple[bytes, Reading, tuple[str, ...]]
 """The body to send, how to read the answer, and the caller's fields that were left out."""

@@ -8,111 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import msgspec
 from msgspec import structs
 
 from penstock.core.outcome import UsageSource
-from penstock.core.request import Endpoint, Request, Usage
+from penstock.core.request import Request, Usage
 from penstock.wire.openai_chat import Meter, upstream_body
 from penstock.wire.readings import Passing, truncated
+from penstock.wire.so_far import NULL, OF_TEXT, OF_TOKENS, SoFar, ToldChoice, ToldEvent
 from penstock.wire.sse import data_of
-
-How: TypeAlias = Literal["continue", "prefix"]
 
 MAX_TOKENS: Final = 131_072  # of one answer that are remembered; a longer one cannot be gone on with
 MAX_TEXT: Final = 512 * 1024  # characters, likewise
 
-OF_TOKENS: Final = "resume_token_ids"  # the quirk of engines that go on from tokens
-OF_TEXT: Final = ("continue_final_message", "prefix", "prefill")  # quirks: three ways to say where to go on from
-
 _HEAD: Final = ("id", "created", "model", "system_fingerprint")  # the same in every event of one answer
 _TRUE: Final = msgspec.Raw(b"true")
 _FALSE: Final = msgspec.Raw(b"false")
-_NULL: Final = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _count = msgspec.json.Decoder(int).decode
-
-
-class SoFar(msgspec.Struct, frozen=True):
-    """What a caller has been told of one answer, by however many attempts."""
-
-    how: How
-    seed: int = 0  # for callers who gave none: whoever goes on must draw from the same numbers
-    head: Mapping[str, msgspec.Raw] | None = None  # what every event of the answer says; None: nothing was told
-    tokens: tuple[int, ...] = ()
-    text: str = ""
-    usage: Usage = Usage()  # of the attempts that broke; only from text, since from tokens the last count has it all
-    source: UsageSource = UsageSource.NONE  # of that
-    finished: bool = False  # why it ended has been told
-    counted: bool = False  # its usage has been told
-
-
-# --- which answers ---------------------------------------------------------------------------------------------------
-
-_PLAIN: Final = frozenset(
-    {
-        "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p",
-        "top_k", "min_p", "stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "user", "metadata",
-        "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    }
-)  # fmt: skip
-"""The fields of a request for text and nothing else; any other one must say nothing."""
-_SAYS_NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
-    "n": (None, 1),
-    "logprobs": (None, False),
-    "tools": (None, []),
-    "tool_choice": (None, "none"),
-    "response_format": (None, {"type": "text"}),
-    "modalities": (None, ["text"]),
-}
-
-
-def begin(request: Request, how: How, seed: int) -> SoFar | None:
-    """Before anything was told; None for a request whose answer could not be gone on with."""
-    fields = request.fields
-    if not request.stream:
-        return None
-    if how == "prefix":
-        return SoFar(how) if request.endpoint is Endpoint.CHAT and _plain(fields) else None
-    several = bytes(fields.get("n", _NULL)) not in (b"1", b"null")
-    if request.endpoint not in (Endpoint.CHAT, Endpoint.COMPLETION) or several or OF_TOKENS in fields:
-        return None
-    return SoFar(how, seed)
-
-
-def _plain(fields: Mapping[str, msgspec.Raw]) -> bool:
-    """Whether only text goes in and comes out, and the last turn is not the model's own already."""
-    try:
-        others = {name: msgspec.json.decode(raw) for name, raw in fields.items() if name not in _PLAIN}
-        messages = msgspec.json.decode(fields["messages"])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    if any(value not in _SAYS_NOTHING.get(name, (None,)) for name, value in others.items()):
-        return False
-    return bool(messages) and all(map(_text_only, messages)) and messages[-1]["role"] != "assistant"
-
-
-def _text_only(message: Any) -> bool:
-    if not isinstance(message, dict) or message.get("role") not in ("system", "developer", "user", "assistant"):
-        return False
-    content = message.get("content")
-    if isinstance(content, list):
-        return all(isinstance(part, dict) and part.get("type") == "text" for part in content)
-    return isinstance(content, str) and not message.get("tool_calls")
-
-
-def goes_on(endpoint: Endpoint, quirks: Collection[str]) -> frozenset[How]:
-    """From what an upstream of OpenAI's dialect with these quirks could go on."""
-    ways: set[How] = set()
-    if OF_TOKENS in quirks:
-        ways.add("continue")
-    if endpoint is Endpoint.CHAT and any(quirk in quirks for quirk in OF_TEXT):
-        ways.add("prefix")
-    return frozenset(ways)
+_event = msgspec.json.Decoder(ToldEvent).decode
 
 
 # --- what is asked ---------------------------------------------------------------------------------------------------
@@ -133,10 +51,10 @@ def ask(
         if so_far.text:
             _go_on_from_text(fields, so_far, way)
     elif OF_TOKENS in quirks:
-        wanted = bytes(fields.get("return_token_ids", _NULL)) == b"true"
+        wanted = bytes(fields.get("return_token_ids", NULL)) == b"true"
         reading = Resumable(TokenKeeper(so_far, strip=not wanted), not request.include_usage)
         fields["return_token_ids"] = _TRUE
-        if bytes(fields.get("seed", _NULL)) == b"null":
+        if bytes(fields.get("seed", NULL)) == b"null":
             fields["seed"] = msgspec.Raw(b"%d" % so_far.seed)
         if so_far.tokens:
             fields[OF_TOKENS] = msgspec.Raw(_encode(so_far.tokens))
@@ -158,32 +76,16 @@ def _go_on_from_text(fields: dict[str, msgspec.Raw], so_far: SoFar, way: str | N
 
 
 def _limit(fields: Mapping[str, msgspec.Raw], name: str) -> int | None:
-    raw = fields.get(name, _NULL)
+    raw = fields.get(name, NULL)
     return None if bytes(raw) == b"null" else _count(raw)
 
 
 # --- what is told ----------------------------------------------------------------------------------------------------
 
 
-class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: dict[str, Any] | None = None
-    logprobs: Any = None
-    token_ids: list[int] | None = None
-    finish_reason: str | None = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-
-
-_event = msgspec.json.Decoder(_Event).decode
-
-
 class Keeper:
     """A meter that remembers what the caller is told, and tells it as one answer with what came before."""
 
-    terminator = Meter.terminator
     __slots__ = ("_before", "_counted", "_finished", "_head", "_lost", "_meter", "_spoke")
 
     def __init__(self, before: SoFar) -> None:
@@ -193,6 +95,10 @@ class Keeper:
         self._finished, self._counted = before.finished, before.counted
         self._spoke = False  # this attempt has said something
         self._lost = False  # something was told that nobody could go on from
+
+    @property
+    def terminator(self) -> bytes:
+        return self._meter.terminator
 
     @property
     def done(self) -> bool:
@@ -216,7 +122,7 @@ class Keeper:
         """None when nobody could go on from here."""
         raise NotImplementedError
 
-    def _remember(self, choice: _Choice) -> str | None:
+    def _remember(self, choice: ToldChoice) -> str | None:
         """The text to tell in place of the choice's own; None: as it is."""
         raise NotImplementedError
 
@@ -256,14 +162,14 @@ class Keeper:
         self._spoke |= says_something
         return shown
 
-    def _only_choice(self, data: bytes) -> _Choice:
+    def _only_choice(self, data: bytes) -> ToldChoice:
         try:
             choices = _event(data).choices or []
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # other types than OpenAI's
             choices = []
         if len(choices) != 1 or choices[0].index != 0:
             self._lost = True
-            return _Choice()
+            return ToldChoice()
         self._finished |= choices[0].finish_reason is not None
         return choices[0]
 
@@ -286,12 +192,15 @@ def _changed(choices: msgspec.Raw, change: Callable[[dict[str, Any]], object]) -
 class Resumable(Passing):
     """An answer in the caller's own dialect that can be gone on with, or that goes on with another."""
 
-    __slots__ = ()
-    meter: Keeper
+    __slots__ = ("_keeper",)
+
+    def __init__(self, keeper: Keeper, strip_usage: bool) -> None:
+        super().__init__(keeper, strip_usage)
+        self._keeper = keeper
 
     def so_far(self, request: Request) -> SoFar | None:
         """What the caller has been told, if somebody could go on from there."""
-        return self.meter.so_far(request)
+        return self._keeper.so_far(request)
 
     def ended(self) -> bytes:
         """What came without its blank line is told by whoever goes on, unless nothing but the end was missing."""
@@ -329,7 +238,7 @@ class TokenKeeper(Keeper):
             return Usage(request.prompt_tokens, n_tokens), UsageSource.ESTIMATE
         return super().billed(request)
 
-    def _remember(self, choice: _Choice) -> None:
+    def _remember(self, choice: ToldChoice) -> None:
         if choice.token_ids is None:
             self._lost = True
         elif len(self._tokens) <= MAX_TOKENS:
@@ -381,18 +290,18 @@ class TextKeeper(Keeper):
             usage = structs.replace(usage, prompt_tokens=usage.prompt_tokens + before.completion_tokens)
         return _sum(before, usage), max(certain, source, key=_CERTAINTY.index)
 
-    def _remember(self, choice: _Choice) -> str | None:
+    def _remember(self, choice: ToldChoice) -> str | None:
         delta = choice.delta or {}
-        content = delta.get("content")
+        content = delta.get("content") or ""
         others = any(value for name, value in delta.items() if name not in ("role", "content"))
-        if others or choice.logprobs or not isinstance(content, str | None):
+        if others or choice.logprobs or not isinstance(content, str):
             self._lost = True
             return None
-        new = self._not_echoed(content or "", choice.finish_reason is not None)
+        new = self._not_echoed(content, choice.finish_reason is not None)
         self._n_characters += len(new)
         if self._n_characters <= MAX_TEXT:
             self._texts.append(new)
-        return None if new == (content or "") else new
+        return None if new == content else new
 
     def _not_echoed(self, content: str, ends: bool) -> str:
         """What is new in it. White space at the end of what was sent may not come back."""
@@ -416,7 +325,7 @@ class TextKeeper(Keeper):
             if not instead and not self._finished:
                 return b""
             fields["choices"] = _changed(fields["choices"], lambda delta: delta.update(content=instead))
-        usage = fields.get("usage", _NULL)
+        usage = fields.get("usage", NULL)
         if bytes(usage) != b"null":
             fields["usage"] = msgspec.Raw(_encode(self._of_all(msgspec.json.decode(usage))))
         return b"data: " + _encode(fields)

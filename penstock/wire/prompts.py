@@ -46,6 +46,11 @@ def read_field(fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[m
         raise BadRequest(f"`{name}`: {error}", param=name) from None
 
 
+def has_parts(messages: msgspec.Raw) -> bool:
+    """Whether anything but plain strings may be in there: parts are in lists, and no escape hides a list."""
+    return bytes(messages).find(b"[", 1) >= 0
+
+
 def prefix_hashes(prompt: memoryview) -> tuple[int, ...]:
     """xxh3 over ever longer prefixes: a routing hint, not a key, so 64 bits that an enemy could collide are enough."""
     if len(prompt) < BLOCK_BYTES:

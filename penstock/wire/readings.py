@@ -23,50 +23,56 @@ from penstock.wire.prompts import BYTES_PER_TOKEN
 from penstock.wire.sse import EventCutter, data_of
 
 
-class Reading(Protocol):
-    """`done`: nothing that matters can follow, so how the connection ends does not matter either."""
+class Reading:
+    """What is common to all. A class and not a Protocol: compiled, calls to it are then calls in C."""
 
-    keeps_type: bool
+    __slots__ = ()
+
+    keeps_type = False
     """What the answer is, its upstream's content-type says; else it is JSON, or server-sent events."""
 
     @property
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Nothing that matters can follow, so how the connection ends does not matter either."""
+        raise NotImplementedError
 
     @property
-    def finish_reason(self) -> str | None: ...
+    def finish_reason(self) -> str | None:
+        return None
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Bytes of a stream: whole events for the caller, and whether any of them was a token or an end.
 
         Raises `UpstreamError` at an error event, and at what is not the dialect.
         """
-        ...
+        raise NotImplementedError
 
     def ended(self) -> bytes:
         """The stream ended cleanly: what remains to be said. Raises `UpstreamError` (truncated) if it was not whole."""
-        ...
+        raise NotImplementedError
 
     def whole(self, body: bytes) -> bytes:
         """A plain answer, for the caller. Raises `UpstreamError`."""
-        ...
+        raise NotImplementedError
 
     def billed(self, request: Request) -> tuple[Usage, UsageSource]:
         """What it cost so far, and who says so."""
-        ...
+        raise NotImplementedError
 
     def final_response(self) -> bytes | None:
         """The whole answer as one object of the Responses API, once it is whole; None in other dialects."""
-        ...
+        return None
 
     def broken(self, error: PenstockError) -> bytes | None:
         """The last event of a stream that broke, where that depends on what was said before; None: it does not."""
-        ...
+        return None
 
 
 class Meter(Protocol):
     """Reads an answer of the caller's own dialect as it goes by; changes nothing but what it is told to leave out."""
 
-    terminator: bytes
+    @property
+    def terminator(self) -> bytes: ...
 
     @property
     def done(self) -> bool: ...
@@ -84,21 +90,7 @@ class Meter(Protocol):
     def billed(self, request: Request) -> tuple[Usage, UsageSource]: ...
 
 
-class Plain:
-    """What most readings say."""
-
-    __slots__ = ()
-
-    keeps_type = False
-
-    def final_response(self) -> bytes | None:
-        return None
-
-    def broken(self, error: PenstockError) -> bytes | None:
-        return None
-
-
-class Passing(Plain):
+class Passing(Reading):
     """The same dialect on both sides: events go on as they came, and a meter reads them."""
 
     __slots__ = ("_cutter", "_strip_usage", "meter")
@@ -128,8 +120,9 @@ class Passing(Plain):
     def ended(self) -> bytes:
         meter, cutter, last = self.meter, self._cutter, b""
         if cutter is not None and cutter.holds_data and not meter.done:
+            rest = cutter.rest().rstrip(b"\n")
             try:  # some servers leave out the last blank line
-                last, _ = meter.events(cutter.rest().rstrip(b"\n") + b"\n\n", self._strip_usage)
+                last = meter.events(rest + b"\n\n", self._strip_usage)[0] if data_of(rest) else b""
             except UpstreamError:
                 raise truncated() from None
         if not meter.complete:
@@ -144,26 +137,32 @@ class Passing(Plain):
         return self.meter.billed(request)
 
 
-class Translated:
+class Translated(Reading):
     """Two dialects: an upstream's events become deltas, and the deltas events for the caller.
 
     Streams that are not server-sent events override `_read` and `_read_rest`.
     """
 
-    __slots__ = ("_cutter", "_reader", "_tokens_seen", "done", "finish_reason", "usage", "writer")
-
-    keeps_type = False
+    __slots__ = ("_cutter", "_done", "_finish_reason", "_reader", "_tokens_seen", "usage", "writer")
 
     def __init__(self, reader: AnswerReader, writer: AnswerWriter) -> None:
         self._reader, self.writer = reader, writer
         self._cutter = EventCutter()
         self._tokens_seen = 0
-        self.done = False
-        self.finish_reason: str | None = None
+        self._done = False
+        self._finish_reason: str | None = None
         self.usage: Usage | None = None
 
+    @property
+    def done(self) -> bool:
+        return self._done
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self._finish_reason
+
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        return (b"", False) if self.done else self._tell(self._read(data))
+        return (b"", False) if self._done else self._tell(self._read(data))
 
     def ended(self) -> bytes:
         try:
@@ -172,7 +171,7 @@ class Translated:
             raise truncated() from None
         if not self._reader.complete:
             raise truncated()
-        self.done = True
+        self._done = True
         return last + self.writer.end()
 
     def _read(self, data: bytes) -> list[Delta]:
@@ -197,7 +196,7 @@ class Translated:
                 meaningful = True
                 self._tokens_seen += 1
                 if isinstance(delta, Finish):
-                    self.finish_reason = delta.reason
+                    self._finish_reason = delta.reason
             elif isinstance(delta, Counted):
                 self.usage = delta.usage
         return (self.writer.events(deltas) if deltas else b""), meaningful
@@ -214,10 +213,10 @@ class Translated:
         return self.writer.failed_event(error)
 
     def _tell_nobody(self, deltas: list[Delta]) -> None:
-        self.done = True
+        self._done = True
         for delta in deltas:
             if isinstance(delta, Finish):
-                self.finish_reason = delta.reason
+                self._finish_reason = delta.reason
             elif isinstance(delta, Counted):
                 self.usage = delta.usage
             elif isinstance(delta, TextDelta):
@@ -244,6 +243,3 @@ def checked(payload: bytes) -> bytes:
 
 def truncated() -> UpstreamError:
     return UpstreamError(FailureKind.TRUNCATED, "the stream ended without its terminal event")
-
-
-_: tuple[type[Reading], ...] = (Passing, Translated)

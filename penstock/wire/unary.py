@@ -8,23 +8,25 @@ from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Request, Usage
 from penstock.wire.openai_shapes import Unary
-from penstock.wire.readings import Plain, Reading, truncated
+from penstock.wire.readings import Reading, truncated
 
 _unary = msgspec.json.Decoder(Unary).decode
 
 
-class Whole(Plain):
+class Whole(Reading):
     """Endpoints that answer at once and in one dialect (embeddings, moderations, rerank, images...): passed on."""
 
-    __slots__ = ("_answered", "_usage", "done")
+    __slots__ = ("_answered", "_usage")
 
-    finish_reason: str | None = None
     keeps_type = True
 
     def __init__(self) -> None:
-        self.done = False
         self._answered = False
         self._usage: Usage | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._answered
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         raise UpstreamError(FailureKind.BAD_PAYLOAD, "a stream from an endpoint that has none")
@@ -34,7 +36,7 @@ class Whole(Plain):
 
     def whole(self, body: bytes) -> bytes:
         """Text that is not JSON (a transcript, say) is an answer too; a JSON error with status 200 is none."""
-        self.done = self._answered = True
+        self._answered = True
         try:
             seen = _unary(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -58,32 +60,32 @@ class Whole(Plain):
         return Usage(), UsageSource.NONE
 
 
-class Raw(Plain):
+class Raw(Reading):
     """Bytes without events, such as speech: HTTP alone says whether they are whole."""
 
-    __slots__ = ("_seen", "done")
+    __slots__ = ("_done", "_seen")
 
-    finish_reason: str | None = None
     keeps_type = True
 
     def __init__(self) -> None:
-        self.done = False
+        self._done = False
         self._seen = False
+
+    @property
+    def done(self) -> bool:
+        return self._done
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         self._seen = True
         return data, True
 
     def ended(self) -> bytes:
-        self.done = True
+        self._done = True
         return b""
 
     def whole(self, body: bytes) -> bytes:
-        self._seen = self.done = True
+        self._seen = self._done = True
         return body
 
     def billed(self, request: Request) -> tuple[Usage, UsageSource]:
         return (Usage(request.prompt_tokens), UsageSource.ESTIMATE) if self._seen else (Usage(), UsageSource.NONE)
-
-
-_: tuple[type[Reading], ...] = (Whole, Raw)

@@ -9,7 +9,7 @@ from penstock.config.compile import compile_plane, config_hash
 from penstock.config.diff import diff
 from penstock.config.load import load
 from penstock.config.providers import PROVIDERS
-from penstock.config.spec import PlaneSpec, ReplicaSpec
+from penstock.config.spec import GrantSpec, PlaneSpec, ReplicaSpec
 from penstock.config.zero import TargetError, config_for
 
 TEXT = """\
@@ -48,7 +48,8 @@ def test_every_option_reaches_the_plane_in_the_gateways_own_units():
     assert (openai.credential, openai.connect_timeout) == ("env:OPENAI_API_KEY", 2.0)
     assert [replica.origin for replica in toy.replicas] == ["http://127.0.0.1:41", "http://127.0.0.1:42"]
     assert (toy.served, toy.replicas[0].health_path) == ("toy", "/health")
-    assert (spec.keys[0].tenant, spec.keys[0].models) == ("acme", ("chat",))
+    assert (spec.keys[0].digest, spec.keys[0].peppered) == ("ab" * 32, False)
+    assert spec.grants[spec.keys[0].grant] == GrantSpec("acme", models=("chat",))
     assert (spec.max_in_flight, spec.insecure_dev) == (7, False)
 
 

@@ -322,6 +322,23 @@ def test_completions_go_on_too():
     assert len(engine.asked) == 2
 
 
+def test_what_comes_just_too_late_is_not_told_beside_what_another_one_says():
+    class Late(Engine):
+        def steps(self, fields):
+            first = not self.asked
+            ((_, answer), end) = super().steps(fields)
+            cut = after(5)
+            # inside the resolution of the clock: in the same turn of the loop as the idle timeout, and after it
+            return (
+                [(0.1, answer[:cut]), (PLAN.idle_timeout + 2e-10, answer[cut:]), end] if first else [(0, answer), end]
+            )
+
+    whole, _, _ = serve(Engine(), body=seeded())
+    exchange, outcome, _ = serve(Late(), body=seeded())
+    assert told(exchange) == told(whole)
+    assert [attempt.ended for attempt in outcome.attempts] == ["idle_timeout", "ok"]
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3000), st.sampled_from(["end", "reset", "stall"])), max_size=4),
     st.integers(1, 400),

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from penstock.config.providers import COMPATIBLE, OF_ANTHROPIC
-from penstock.config.spec import KeySpec
+from penstock.config.spec import GrantSpec, KeySpec
 from penstock.core.request import Endpoint
 from penstock.gateway.operations import OPERATIONS
 from penstock.gateway.stored_responses import StoredResponses
@@ -483,13 +483,14 @@ def test_a_streamed_response_is_kept_too_and_one_that_must_not_be_is_not():
 
 
 def test_nobody_can_read_another_tenants_response():
-    secrets = {b"one": "acme", b"two": "acme", b"three": "rival", b"four": ""}
+    secrets = {b"one": 0, b"two": 0, b"three": 1, b"four": None}
     keys = tuple(
-        KeySpec(secret.decode(), hashlib.sha256(secret).hexdigest(), tenant) for secret, tenant in secrets.items()
+        KeySpec(secret.decode(), hashlib.sha256(secret).hexdigest(), grant) for secret, grant in secrets.items()
     )
+    grants = (GrantSpec("acme"), GrantSpec("rival"))
 
     async def main(loop):
-        world = World(loop, {"a": Script()}, keys=keys, insecure_dev=False)
+        world = World(loop, {"a": Script()}, keys=keys, grants=grants, insecure_dev=False)
 
         async def ask(secret, body=b"", *, method=b"POST", path=b"/v1/responses"):
             exchange = FakeExchange(body, method=method, path=path, headers=((b"authorization", b"Bearer " + secret),))

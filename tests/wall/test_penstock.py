@@ -14,7 +14,7 @@ from penstock.testing.faults.upstream import FaultServer, Ports
 from penstock.testing.faults.verdicts import Limits
 from tests.wall.direct import the_wall
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("heading", the_wall())

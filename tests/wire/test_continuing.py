@@ -9,8 +9,8 @@ from penstock.core.errors import UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import ANYONE, Endpoint, Usage
 from penstock.wire import continuing, openai_chat, openai_more
-from penstock.wire.continuing import SoFar, begin, goes_on
 from penstock.wire.readings import Passing
+from penstock.wire.so_far import SoFar, begin, goes_on
 
 decode, encode = msgspec.json.decode, msgspec.json.encode
 TOKENS, VLLM, MISTRAL = ("resume_token_ids",), ("continue_final_message",), ("prefix",)
@@ -190,15 +190,13 @@ def test_an_answer_is_kept_only_as_far_as_its_tokens_are_known():
     assert odd.so_far(request()) is None
 
 
-def test_an_endless_answer_is_forgotten(monkeypatch):
-    monkeypatch.setattr(continuing, "MAX_TOKENS", 5)
-    monkeypatch.setattr(continuing, "MAX_TEXT", 5)
-    tokens, text = reading(SoFar("continue", 0, HEAD, tokens=(0,))), reading(SoFar("prefix"), VLLM)
-    for place in range(1, 5):
-        tokens.feed(event("a", [place]))
-    text.feed(event("a" * 5))
-    assert tokens.so_far(request()).tokens == (0, 1, 2, 3, 4)
-    assert text.so_far(request()).text == "aaaaa"
+def test_an_endless_answer_is_forgotten():
+    known = tuple(range(continuing.MAX_TOKENS - 2))
+    tokens, text = reading(SoFar("continue", 0, HEAD, tokens=known)), reading(SoFar("prefix"), VLLM)
+    tokens.feed(event("a", [1, 2]))
+    text.feed(event("a" * continuing.MAX_TEXT))
+    assert tokens.so_far(request()).tokens == (*known, 1, 2)
+    assert len(text.so_far(request()).text) == continuing.MAX_TEXT
     tokens.feed(event("a", [9]))
     text.feed(event("a"))
     assert tokens.so_far(request()) is text.so_far(request()) is None

@@ -1,0 +1,133 @@
+"""API keys that were made at run time: their digests, whose they are, and until when. Never a key itself.
+
+Every change to a key gets the next version number of all, so that whoever holds the keys in memory can ask for what
+is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from penstock.stores.entry import check_text
+from penstock.stores.sql import Database, Row, Statement
+
+MOST_KEYS: Final = 1_000
+MAX_ATTRIBUTES_BYTES: Final = 64 * 1024
+
+
+class StoredKey(msgspec.Struct, frozen=True, gc=False):
+    """Times are Unix seconds. Raises ValueError for text that cannot be stored."""
+
+    id: str
+    digest: str  # what `core.keys.digest` makes of the key
+    org: str
+    team: str
+    attributes: str  # a JSON object: what the key may do, in the words of whoever checks it
+    created_at: float
+    expires_at: float | None = None  # None: never
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+    version: int = 0  # given by the store
+
+    def __post_init__(self) -> None:
+        for text in (self.id, self.digest, self.org, self.team):
+            check_text(text)
+        check_text(self.attributes, MAX_ATTRIBUTES_BYTES)
+
+
+class Keys(Protocol):
+    """Nothing is ever deleted: that a key was revoked must be found. Every method raises `StoreFailed`."""
+
+    async def create(self, key: StoredKey) -> bool:
+        """False, and nothing is changed, when there is one with this id or this digest."""
+        ...
+
+    async def get(self, id: str) -> StoredKey | None: ...
+
+    async def find(self, digest: str) -> StoredKey | None: ...
+
+    async def owned(
+        self, org: str | None = None, team: str | None = None, after: str = "", most: int = MOST_KEYS
+    ) -> list[StoredKey]:
+        """In the order of their ids; `after` is the id of the last one of the page before."""
+        ...
+
+    async def change(self, id: str, attributes: str, expires_at: float | None) -> bool:
+        """Whether there was one. A revoked one stays revoked."""
+        ...
+
+    async def revoke(self, id: str, at: float) -> bool:
+        """Whether it was in use until now; the first moment stands."""
+        ...
+
+    async def used(self, last: Mapping[str, float]) -> None:
+        """When keys were last used, by id. An earlier moment than the stored one changes nothing; no new version."""
+        ...
+
+    async def changes(self, since: int, most: int = MOST_KEYS) -> list[StoredKey]:
+        """Keys changed after version `since`, in the order of their versions; 0 begins with all of them."""
+        ...
+
+
+_COLUMNS: Final = ", ".join(StoredKey.__struct_fields__)
+_NEXT_VERSION: Final = Statement("update api_keys_version_counter set version = version + 1")
+_VERSION: Final = "(select version from api_keys_version_counter)"
+
+
+class SqlKeys:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, key: StoredKey) -> bool:
+        values = msgspec.structs.astuple(key)[:-1]
+        places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
+        sql = f"insert into api_keys ({_COLUMNS}) values ({places}, {_VERSION}) on conflict do nothing"
+        return await self._change(Statement(sql, values))
+
+    async def get(self, id: str) -> StoredKey | None:
+        return _only(await self._database.read(f"select {_COLUMNS} from api_keys where id = $1", (id,)))
+
+    async def find(self, digest: str) -> StoredKey | None:
+        return _only(await self._database.read(f"select {_COLUMNS} from api_keys where digest = $1", (digest,)))
+
+    async def owned(
+        self, org: str | None = None, team: str | None = None, after: str = "", most: int = MOST_KEYS
+    ) -> list[StoredKey]:
+        conditions, values = ["id > $1"], [after]
+        for column, value in (("org", org), ("team", team)):
+            if value is not None:
+                values.append(value)
+                conditions.append(f"{column} = ${len(values)}")
+        sql = f"select {_COLUMNS} from api_keys where {' and '.join(conditions)} order by id limit ${len(values) + 1}"
+        return [StoredKey(*row) for row in await self._database.read(sql, (*values, most))]
+
+    async def change(self, id: str, attributes: str, expires_at: float | None) -> bool:
+        check_text(attributes, MAX_ATTRIBUTES_BYTES)
+        sql = f"update api_keys set attributes = $2, expires_at = $3, version = {_VERSION} where id = $1"
+        return await self._change(Statement(sql, (id, attributes, expires_at)))
+
+    async def revoke(self, id: str, at: float) -> bool:
+        sql = f"update api_keys set revoked_at = $2, version = {_VERSION} where id = $1 and revoked_at is null"
+        return await self._change(Statement(sql, (id, at)))
+
+    async def used(self, last: Mapping[str, float]) -> None:
+        sql = "update api_keys set last_used_at = $2 where id = $1 and (last_used_at is null or last_used_at < $2)"
+        # In one order for everybody: two processes that tell about the same keys do not wait for each other.
+        await self._database.write([Statement(sql, one) for one in sorted(last.items())])
+
+    async def changes(self, since: int, most: int = MOST_KEYS) -> list[StoredKey]:
+        sql = f"select {_COLUMNS} from api_keys where version > $1 order by version limit $2"
+        return [StoredKey(*row) for row in await self._database.read(sql, (since, most))]
+
+    async def _change(self, statement: Statement) -> bool:
+        return (await self._database.write([_NEXT_VERSION, statement]))[1] > 0
+
+
+def _only(rows: list[Row]) -> StoredKey | None:
+    return StoredKey(*rows[0]) if rows else None
+
+
+_: type[Keys] = SqlKeys

@@ -1,0 +1,256 @@
+"""One connection to Redis (or Valkey) that any number of callers share: what they send in one turn of the event loop
+goes out in one write, and answers come back in order.
+
+Redis answers strictly in order, so there is nothing to match. Whatever breaks the order (no answer in time, a closed
+socket, an answer that makes no sense) ends the connection, fails everything that waits and begins a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+import msgspec
+
+MOST_WAITING: Final = 10_000  # commands without an answer; beyond that Redis counts as gone
+FIRST_PAUSE: Final = 0.05  # seconds before connecting again, doubled each time up to LAST_PAUSE
+LAST_PAUSE: Final = 2.0
+# Answers after which the same command may succeed: on this server later, or on the one that takes its place.
+PASSING: Final = (
+    "NOSCRIPT",
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "OOM",
+    "BUSY",
+    "NOREPLICAS",
+)
+
+Answer = Callable[[object], None]  # is called with the reply, a `hiredis.ReplyError` or a `RedisGone`
+
+
+class RedisGone(Exception):
+    """No answer: not connected, broken off, or too slow. The command may or may not have been carried out."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    host: str
+    port: int
+    path: str | None  # a Unix socket instead
+    tls: bool
+    user: str
+    password: str
+    database: int
+
+
+def parse_url(url: str) -> Address:
+    """`redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS, `unix:///path`. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(f"a Redis address begins with redis://, rediss:// or unix://, not {parts.scheme!r}")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if parts.scheme == "unix":
+        return Address("", 0, unquote(parts.path), False, user, password, 0)
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        raise ValueError(f"after the host of a Redis address comes the number of a database, not {database!r}")
+    return Address(
+        parts.hostname or "localhost", parts.port or 6379, None, parts.scheme == "rediss", user, password,
+        int(database or 0),
+    )  # fmt: skip
+
+
+class Redis:
+    """Connects by itself, and again when it must, until `close`.
+
+    `on_connect` may `send` what has to come before anything else. An answer that does not come within `timeout`
+    seconds (up to half of that again) ends the connection.
+    """
+
+    def __init__(
+        self, address: Address, *, timeout: float = 0.5, on_connect: Callable[[], None] = lambda: None
+    ) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._on_connect = on_connect
+        self._loop = asyncio.get_running_loop()
+        self._connection: _Connection | None = None
+        self._closed = False
+        self._up = asyncio.Event()
+        self._keeper = self._loop.create_task(self._keep_connected())  # `close` waits for it
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    async def wait_connected(self, seconds: float) -> bool:
+        """Whether there is a connection within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._up.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def send(self, command: tuple[str | bytes | int, ...], answer: Answer) -> None:
+        """`answer` is called exactly once, from the event loop. Raises `RedisGone` when nothing was sent."""
+        if self._connection is None:
+            raise RedisGone("not connected")
+        self._connection.send(hiredis.pack_command(command), answer)  # type: ignore[arg-type]  # its stub wants one item
+
+    async def call(self, *command: str | bytes | int) -> Any:
+        """Raises `RedisGone` and `hiredis.ReplyError`."""
+        future: asyncio.Future[object] = self._loop.create_future()
+
+        def answer(reply: object) -> None:
+            if future.done():  # the caller has left
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.send(command, answer)
+        return await future
+
+    def renew(self) -> None:
+        """Break off and connect again: what waits is `RedisGone`."""
+        if self._connection is not None:
+            self._connection.abort("broken off")
+
+    async def close(self) -> None:
+        """Again is harmless."""
+        self._closed = True
+        self._keeper.cancel()
+        if self._connection is not None:
+            self._connection.abort("closed")
+        await asyncio.wait([self._keeper])
+
+    async def _keep_connected(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            connection = _Connection(self._loop, self._timeout, self._down)
+            try:
+                async with asyncio.timeout(max(1.0, self._timeout)):
+                    await self._open(connection)
+                    await connection.introduce(self._address)
+            except (OSError, TimeoutError, RedisGone, hiredis.HiredisError) as error:
+                connection.abort(f"no connection: {error}")
+            else:
+                pause = FIRST_PAUSE
+                self._connection = connection
+                self._up.set()
+                self._on_connect()
+                await connection.lost
+            await asyncio.sleep(pause)
+            pause = min(LAST_PAUSE, 2 * pause)
+
+    def _down(self, connection: _Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+            self._up.clear()
+
+    async def _open(self, connection: _Connection) -> None:
+        to = self._address
+        if to.path is not None:
+            await self._loop.create_unix_connection(lambda: connection, to.path)
+        else:
+            tls = ssl.create_default_context() if to.tls else None
+            await self._loop.create_connection(lambda: connection, to.host, to.port, ssl=tls)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, on_lost: Callable[[_Connection], None]) -> None:
+        self._loop = loop
+        self._timeout = timeout
+        self._on_lost = on_lost  # before anybody who waits is told
+        self._reader = hiredis.Reader()
+        self._transport: Any = None
+        self._waiting: deque[tuple[float, Answer]] = deque()
+        self._out: list[bytes] = []
+        self._look: asyncio.TimerHandle | None = None
+        self.lost: asyncio.Future[None] = loop.create_future()
+
+    async def introduce(self, address: Address) -> None:
+        if address.password:
+            await self._ask("AUTH", *([address.user] if address.user else []), address.password)
+        if address.database:
+            await self._ask("SELECT", address.database)
+        await self._ask("PING")
+
+    def send(self, packed: bytes, answer: Answer) -> None:
+        if self.lost.done() or len(self._waiting) >= MOST_WAITING:
+            raise RedisGone("too many commands wait for an answer" if self._waiting else "not connected")
+        self._waiting.append((self._loop.time(), answer))
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packed)
+        if self._look is None:
+            self._look = self._loop.call_later(self._timeout, self._look_at_the_clock)
+
+    def abort(self, why: str) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        self._end(RedisGone(why))
+
+    # What the transport tells us
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        if self.lost.done():
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        reader, waiting = self._reader, self._waiting
+        try:
+            reader.feed(data)
+            while not self.lost.done() and (reply := reader.gets()) is not False:
+                if waiting:
+                    waiting.popleft()[1](reply)
+                else:
+                    self.abort("it spoke unasked")
+        except hiredis.ProtocolError as error:
+            self.abort(f"that is not Redis: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(RedisGone(str(error or "Redis closed the connection")))
+
+    async def _ask(self, *command: str | int) -> None:
+        future: asyncio.Future[object] = self._loop.create_future()
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]
+        self.send(packed, lambda reply: None if future.done() else future.set_result(reply))
+        reply = await future
+        if isinstance(reply, Exception):
+            raise reply
+
+    def _flush(self) -> None:
+        if self._out and not self._transport.is_closing():
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def _look_at_the_clock(self) -> None:
+        self._look = None
+        if not self._waiting:
+            return
+        if self._loop.time() - self._waiting[0][0] >= self._timeout:
+            self.abort(f"no answer for {self._timeout:g} s")
+        else:
+            self._look = self._loop.call_later(self._timeout / 2, self._look_at_the_clock)
+
+    def _end(self, why: RedisGone) -> None:
+        if self.lost.done():
+            return
+        self.lost.set_result(None)
+        self._on_lost(self)
+        if self._look is not None:
+            self._look.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for _, answer in waiting:
+            answer(why)
