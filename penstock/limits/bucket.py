@@ -21,6 +21,8 @@ from penstock.limits.charges import MICRO, Charge
 
 LOWS: Final = 16  # minima kept; then each two are made one, which may return less, never more
 
+NEVER: Final = 2**52  # microseconds: a century and a half
+
 
 class Bucket:
     """One counter of a rate. `now` is in microseconds and never runs backwards."""
@@ -46,7 +48,8 @@ class Bucket:
         if charge.cost > charge.limit:
             return inf
         excess = self.held + (charge.cost - charge.limit) * MICRO
-        return -(-excess // charge.limit) * charge.window - (now - self.at)
+        wait = -(-excess // charge.limit) * charge.window - (now - self.at)
+        return wait if wait < NEVER else inf
 
     def take(self, charge: Charge, now: int) -> int:
         """After `fits`: what it holds with the cost in it, in units rounded up."""

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.limits.bucket import LOWS
+from penstock.limits.bucket import LOWS, NEVER
 from penstock.limits.budget import GRACE, SOON
 
 VERSION: Final = 1  # of the keys' meaning; it is in their names
@@ -36,7 +36,7 @@ class Script(msgspec.Struct, frozen=True):
 
 _COMMON = f"""
 local MICRO, SOON, GRACE, LOWS = 1000000, {SOON}, {GRACE}, {LOWS}
-local HOLDER_SECONDS, MOST_DEAD = {HOLDER_SECONDS}, {MOST_DEAD}
+local NEVER, HOLDER_SECONDS, MOST_DEAD = {NEVER}, {HOLDER_SECONDS}, {MOST_DEAD}
 local COUNTER, KIND, LIMIT, COST, WINDOW, SOFT = 1, 2, 3, 4, 5, 6
 local RATE, GAUGE, BUDGET = 0, 1, 2
 
@@ -148,6 +148,7 @@ for i, charge in ipairs(charges) do
       wait = math.huge
       if cost <= limit then
         wait = math.ceil((state[2] + (cost - limit) * MICRO) / limit) * charge[WINDOW] - (now - state[1])
+        if wait >= NEVER then wait = math.huge end
       end
     end
   elseif charge[KIND] == GAUGE then

@@ -145,7 +145,7 @@ class Spool:
         number, offset = batch.end
         if not batch.records:
             self.torn_bytes += offset - self._first_unread().offset
-        n = self._left[number] if offset == self._sizes[number] else len(batch.records)
+        n = len(batch.records)
         self._left[number] -= n
         self.waiting -= n
         self._done = batch.end

@@ -53,7 +53,7 @@ create trigger ledger_adds_hours after insert on ledger begin
     )
     on conflict (hour, org, team, key_id, feature, model, deployment, endpoint, cache) do update set
         requests = requests + excluded.requests,
-        errors = errors,
+        errors = errors + excluded.errors,
         unpriced = unpriced + excluded.unpriced,
         input_tokens = input_tokens + excluded.input_tokens,
         cached_tokens = cached_tokens + excluded.cached_tokens,
