@@ -18,7 +18,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".compiled"
 STAMP = FOLDER / ".made-of"
-ROOMS = ("balancing", "gateway", "http", "resilience", "telemetry", "upstreams", "wire")
+ROOMS = (
+    "balancing",
+    "gateway",
+    "http",
+    "resilience",
+    "telemetry",
+    "upstreams",
+    "wire/test_continuing.py",
+    "wire/test_openai_chat.py",
+    "wire/test_sse.py",
+)
 ASK = "from penstock.gateway import serve; print(serve.__file__)"
 
 
