@@ -8,12 +8,14 @@ those whose they are, and are not in headers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
 
 from penstock.limits.charges import Charge, Kind
 from penstock.limits.rules import Applied, Limit, Meter
 
-_UNITS = {Meter.REQUESTS: "", Meter.CONCURRENT_REQUESTS: ';qu="concurrent-requests"'}
-_TOKENS = ';qu="tokens"'  # not in the draft's registry of units, which has none for them
+_CONCURRENT: Final = ';qu="concurrent-requests"'
+_TOKENS: Final = ';qu="tokens"'  # not in the draft's registry of units, which has none for them
 
 
 def rate_headers(applied: Applied, used: Sequence[int]) -> bytes:
@@ -25,11 +27,12 @@ def rate_headers(applied: Applied, used: Sequence[int]) -> bytes:
             continue
         left = max(0, charge.limit - so_far)
         name = f'"{_text(limit.name)}"'
-        window = f";w={charge.window}" if charge.window else ""
-        policies.append(f"{name};q={charge.limit}{_UNITS.get(limit.meter, _TOKENS)}{window}")
         if charge.kind is Kind.GAUGE:
+            policies.append(f"{name};q={charge.limit}{_CONCURRENT}")
             states.append(f"{name};r={left}")
             continue
+        unit = "" if limit.meter is Meter.REQUESTS else _TOKENS
+        policies.append(f"{name};q={charge.limit}{unit};w={charge.window}")
         states.append(f"{name};r={left};t={-int(-_full_again(charge, so_far) // 1)}")
         what = "requests" if limit.meter is Meter.REQUESTS else "tokens"
         share = left / max(1, charge.limit)
@@ -59,6 +62,7 @@ def _full_again(charge: Charge, used: int) -> float:
     return used * charge.window / charge.limit if charge.limit else 0.0
 
 
+@lru_cache(10_000)
 def _text(name: str) -> str:
     """The inside of a structured field's string (RFC 9651, 3.3.3)."""
     printable = "".join(char if " " <= char <= "~" else "?" for char in name)

@@ -81,15 +81,16 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False):
-    """The charges of one request, and the limit behind each."""
+    """The charges of one request, the limit behind each, and the place of its meter in `_measured`."""
 
     charges: tuple[Charge, ...]
     limits: tuple[Limit, ...]
+    meters: tuple[int, ...]
 
     def costs(self, actual: Amounts) -> list[int]:
         """For `Counters.settle`. A budget that was reserved is settled even where it turns out to be free."""
-        by_meter = _by_meter(actual)
-        return [by_meter[limit.meter] for limit in self.limits]
+        measured = _measured(actual)
+        return [measured[meter] for meter in self.meters]
 
 
 class Rules:
@@ -109,18 +110,18 @@ class Rules:
         kept = self._kept.get(account)
         if kept is None or kept[0] <= wall:
             kept = self._place(account, wall)
-        by_meter = _by_meter(expected)
-        charges, limits = [], []
-        for limit, counter, kind, ends_at in kept[1]:
-            cost = by_meter[limit.meter]
+        measured = _measured(expected)
+        charges, limits, meters = [], [], []
+        for limit, counter, kind, ends_at, meter in kept[1]:
             window = limit.window
             if kind is Kind.BUDGET:
                 if expected.nanos is None:
                     continue
                 window = int(ends_at - wall) + 1
-            charges.append(Charge(counter, kind, limit.amount, cost, window, limit.soft))
+            charges.append(Charge(counter, kind, limit.amount, measured[meter], window, limit.soft))
             limits.append(limit)
-        return Applied(tuple(charges), tuple(limits))
+            meters.append(meter)
+        return Applied(tuple(charges), tuple(limits), tuple(meters))
 
     def _place(self, account: Account, wall: float) -> tuple[float, tuple[_Place, ...]]:
         until, places = inf, []
@@ -136,14 +137,14 @@ class Rules:
                 until = min(until, ends_at)
             elif limit.window:
                 counter = f"{counter}|{limit.window}s"
-            places.append((limit, counter, _KINDS[limit.meter], ends_at))
+            places.append((limit, counter, _KINDS[limit.meter], ends_at, _METERS.index(limit.meter)))
         if len(self._kept) >= KEPT:
             del self._kept[next(iter(self._kept))]
         self._kept[account] = kept = until, tuple(places)
         return kept
 
 
-_Place = tuple[Limit, str, Kind, float]
+_Place = tuple[Limit, str, Kind, float, int]
 
 _RATES: Final = (Meter.REQUESTS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.TOKENS)
 _KINDS: Final = {
@@ -153,15 +154,13 @@ _KINDS: Final = {
 }
 
 
-def _by_meter(amounts: Amounts) -> dict[Meter, int]:
-    return {
-        Meter.REQUESTS: amounts.requests,
-        Meter.INPUT_TOKENS: amounts.input_tokens,
-        Meter.OUTPUT_TOKENS: amounts.output_tokens,
-        Meter.TOKENS: amounts.input_tokens + amounts.output_tokens,
-        Meter.CONCURRENT_REQUESTS: amounts.requests,
-        Meter.MONEY: amounts.nanos or 0,
-    }
+_METERS: Final = tuple(Meter)
+
+
+def _measured(amounts: Amounts) -> tuple[int, ...]:
+    """In the order of `Meter`."""
+    n, read, written = amounts.requests, amounts.input_tokens, amounts.output_tokens
+    return n, read, written, read + written, n, amounts.nanos or 0
 
 
 def _quoted(value: str) -> str:
