@@ -147,7 +147,10 @@ def _deployment(deployment: Deployment) -> str:
     if deployment.provider is not None:
         where = deployment.endpoint or deployment.region
         of = f" of project {deployment.project}" if deployment.project else ""
-        platform = {"sigv4": "AWS's own credentials", "google": "Google's application default credentials"}
+        platform = {
+            "sigv4": "AWS's own credentials",
+            "google": "the service account that GOOGLE_APPLICATION_CREDENTIALS names",
+        }
         key = f"key from {deployment.key}" if deployment.key else platform.get(place.auth, "no key")
         at = f" at {where}" if where else ""
         return f"provider {deployment.provider}{at}{of}, asked in {_DIALECTS[place.dialect]}{asked_for}; {key}{loses}"

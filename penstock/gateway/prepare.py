@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from random import Random
+from typing import Final
 
 import msgspec
 from msgspec import structs
@@ -26,6 +27,8 @@ from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.http_upstream import HttpUpstream
+
+_GOOGLES: Final = "env:GOOGLE_APPLICATION_CREDENTIALS"  # where all of Google's tools look first
 
 
 class PrepareError(Exception):
@@ -150,10 +153,11 @@ class Preparer:
         return Keyring(spec, pepper)
 
     def _secret(self, deployment: DeploymentSpec) -> str | None:
-        if deployment.credential is None:
+        credential = deployment.credential or (_GOOGLES if deployment.auth == "google" else None)
+        if credential is None:
             return None
         try:
-            return self._parts.secret(deployment.credential)
+            return self._parts.secret(credential)
         except LookupError as error:
             raise PrepareError(f"deployments.{deployment.name}.key: {error.args[0]}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
@@ -124,6 +125,16 @@ WAYS: Final[Mapping[Dialect, Make]] = {
 }
 
 
+def _service_account(secret: str) -> str:
+    """The JSON key itself, or the path to it, as in GOOGLE_APPLICATION_CREDENTIALS. Raises `LookupError`."""
+    if not secret.startswith("/"):
+        return secret
+    try:
+        return Path(secret).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise LookupError(f"the service account's key at {secret} cannot be read") from None
+
+
 def authorization_of(spec: DeploymentSpec, host: bytes, secret: str | None, clock: Clock) -> Authorization:
     """What authorizes requests to a deployment. Raises ValueError for a secret that cannot be sent, and LookupError,
     with a sentence, when a library or a credential is missing."""
@@ -132,7 +143,7 @@ def authorization_of(spec: DeploymentSpec, host: bytes, secret: str | None, cloc
     if spec.auth == "google":
         if secret is None:
             raise LookupError("a service account is needed: `key: file:/path/to/key.json`")
-        return RenewedBearer(google_token(secret, clock), clock)
+        return RenewedBearer(google_token(_service_account(secret), clock), clock)
     if secret is None:
         return nobody()
     if spec.auth == "bearer":
