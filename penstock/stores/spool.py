@@ -145,7 +145,7 @@ class Spool:
         number, offset = batch.end
         if not batch.records:
             self.torn_bytes += offset - self._first_unread().offset
-        n = len(batch.records)
+        n = self._left[number] if offset == self._sizes[number] else len(batch.records)
         self._left[number] -= n
         self.waiting -= n
         self._done = batch.end
@@ -279,6 +279,7 @@ def _open(path: Path) -> int:
 
 
 def _checksum(record: bytes) -> int:
+    """Of the length, too: a loss of power may leave zeros, and nothing at all has the checksum zero."""
     return zlib.crc32(record, zlib.crc32(len(record).to_bytes(4, "little")))
 
 
@@ -289,8 +290,7 @@ def _records(data: bytes, most: int | None = None) -> tuple[list[bytes], int]:
     while len(data) - at >= _HEAD.size and len(records) != most:
         size, checksum = _HEAD.unpack_from(data, at)
         record = data[at + _HEAD.size : at + _HEAD.size + size]
-        # No record is empty: a disk that lost power may have filled the end of a file with zeros.
-        if size == 0 or len(record) != size or _checksum(record) != checksum:
+        if len(record) != size or _checksum(record) != checksum:
             break
         records.append(record)
         at += _HEAD.size + size

@@ -7,12 +7,15 @@ columns are constants of this program.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache, lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
+
+_PARAMETER: Final = re.compile(r"\$([0-9]+)")
 
 Value = str | int | float | bytes | None
 Row = tuple[Any, ...]  # what a database answers; the reader of a row knows its types
@@ -80,9 +83,9 @@ def names(table: Table) -> str:
 
 
 @lru_cache(512)
-def numbered(sql: str) -> str:
-    """The same statement in SQLite's words: its parameters are `?1`, `?2`."""
-    return sql.replace("$", "?")
+def positional(sql: str) -> tuple[str, tuple[int, ...]]:
+    """The same statement with `?` for each parameter, as sqlite3 wants it, and the places of their values in order."""
+    return _PARAMETER.sub("?", sql), tuple(int(number) - 1 for number in _PARAMETER.findall(sql))
 
 
 def changed(tag: str) -> int:

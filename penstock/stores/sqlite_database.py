@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from penstock.stores.base import StoreFailed, StoreRefused
-from penstock.stores.sql import Database, Dialect, Row, Statement, Table, Value, names, numbered
+from penstock.stores.sql import Database, Dialect, Row, Statement, Table, Value, names, positional
 
 BUSY_SECONDS: Final = 5.0  # to wait for another process's write
 MOST_WAITING: Final = 256  # calls; beyond it the disk does not keep up and more of them only cost memory
@@ -54,7 +54,7 @@ class SqliteDatabase:
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="penstock-read")
 
     async def read(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
-        return await self._run(self._reading, lambda: self._reader.execute(numbered(sql), values).fetchall())
+        return await self._run(self._reading, lambda: _execute(self._reader, sql, values).fetchall())
 
     async def insert(self, table: Table, rows: Sequence[Row]) -> int:
         return await self._transaction(lambda: max(0, self._writer.executemany(_insert(table), rows).rowcount))
@@ -86,7 +86,7 @@ class SqliteDatabase:
         self._writer.close()
 
     def _execute(self, statement: Statement) -> int:
-        return max(0, self._writer.execute(numbered(statement.sql), statement.values).rowcount)
+        return max(0, _execute(self._writer, statement.sql, statement.values).rowcount)
 
     async def _transaction(self, work: Callable[[], Result]) -> Result:
         def run() -> Result:
@@ -117,9 +117,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
 
 
+def _execute(connection: sqlite3.Connection, sql: str, values: Sequence[Value]) -> sqlite3.Cursor:
+    text, places = positional(sql)
+    return connection.execute(text, [values[place] for place in places])
+
+
 @cache
 def _insert(table: Table) -> str:
-    fresh = ", ".join(f"?{n} as {name}" for n, (name, _) in enumerate(table.columns, 1))
+    fresh = ", ".join(f"? as {name}" for name, _ in table.columns)
     return (
         f"insert into {table.name} ({names(table)}) select * from (select {fresh}) where {table.where}"
         " on conflict do nothing"

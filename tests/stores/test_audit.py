@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.stores.audit import GENESIS, MAX_RECORD_BYTES, Broken, Event, SqlAuditLog, Verified, digest
-from penstock.stores.base import StoreRefused
+from penstock.stores.base import StoreFailed, StoreRefused
 from penstock.stores.databases import open_database
 from penstock.stores.migrate import migrate
 from penstock.stores.sql import Dialect, Statement
@@ -82,6 +82,14 @@ def test_a_row_that_was_tampered_with_is_found(log, database, loop, change, foun
         assert broken.seq == found.seq and broken.why.startswith(found.why)
 
     loop.run(main())
+
+
+def test_a_row_that_cannot_be_read_is_a_failure_that_says_what_to_do(log, database, loop):
+    loop.run(acts(log, 2))
+    loop.run(tamper(database, "update audit set record = 'x' where seq = 2"))
+    with pytest.raises(StoreFailed, match="`verify` says which"):
+        loop.run(log.events())
+    assert loop.run(log.verify()) == Broken(2, "its content is not what its digest was made of")
 
 
 def test_rows_that_changed_places_with_their_digests_are_found(log, database, loop):

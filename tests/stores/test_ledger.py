@@ -15,6 +15,7 @@ from penstock.stores.entry import Entry
 from penstock.stores.ledger import HOUR_MICROS, IN_ROLLUPS, Attribute, SqlLedger, Tag, Total
 from penstock.stores.migrate import migrate
 from penstock.stores.sql import Statement
+from tests.stores.conftest import empty_schema
 
 ALWAYS = 2**53
 HOSTILE = (
@@ -267,10 +268,40 @@ def test_writers_that_tell_the_same_rows_at_once_while_hours_are_derived_count_t
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("other", "work"),
+    [
+        # A row whose hours are not committed; hours that somebody else derives.
+        ("insert into ledger_hours select * from ledger_hours where false", "derive_hours"),
+        ("lock table ledger_hours in share row exclusive mode", "let_go"),
+    ],
+)
+def test_who_derives_hours_waits_for_writers_and_retention_waits_for_them(postgres, loop, other, work):
+    async def main():
+        import asyncpg
+
+        url = await empty_schema(postgres)
+        database = await open_database(url)
+        await migrate(database, now=0.0)
+        ledger = SqlLedger(database)
+        await ledger.append([entry(1)])
+        connection = await asyncpg.connect(url)
+        async with asyncio.timeout(10):
+            async with connection.transaction():
+                await connection.execute(other)
+                arguments = {"derive_hours": (0, HOUR_MICROS), "let_go": (HOUR_MICROS,)}[work]
+                task = asyncio.create_task(getattr(ledger, work)(*arguments))  # noqa: TID251 - awaited below
+                while not await connection.fetchval("select count(*) from pg_locks where not granted"):
+                    assert not task.done(), "it did not wait"
+            await task
+        await connection.close()
+        await database.close()
+
+    loop.run(main())
+
+
 def test_a_server_that_went_away_is_a_failure_and_is_found_again(postgres, loop):
     async def main():
-        from tests.stores.conftest import empty_schema
-
         database = await open_database(await empty_schema(postgres))
         await migrate(database, now=0.0)
         ledger = SqlLedger(database)
