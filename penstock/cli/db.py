@@ -63,6 +63,10 @@ def status(database: str, as_json: bool) -> int:
     """Say which migrations the database has and which are pending. Changes nothing.
 
     Exit code 0: it has all of them. 1: some are pending, or it could not be asked.
+
+    \b
+    Examples
+      penstock db status --database penstock.db
     """
     import msgspec
 
