@@ -431,3 +431,12 @@ def test_reasoning_that_somebody_else_has_sealed_does_not_go_to_claude():
     request = parse(body, id="r", endpoint=Endpoint.MESSAGES, caller=ANYONE, now=0.0)
     sent = msgspec.json.decode(upstream_body(request, None))
     assert sent["messages"] == [{"role": "assistant", "content": [ours, said]}, turns[1]]
+
+
+def test_data_in_several_lines_is_one_payload_also_without_a_name_before_it():
+    meter = MessagesMeter()
+    with pytest.raises(UpstreamError):
+        meter.events(b'data: {}\ndata: {"type":"ping"}\n\n', False)
+    meter = MessagesMeter()
+    meter.events(b'data: {"type":\ndata: "message_stop"}\n\n', False)
+    assert meter.done

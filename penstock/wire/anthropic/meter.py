@@ -122,7 +122,7 @@ class MessagesMeter:
     def _event(self, event: bytes) -> bool:
         """Whether it says something: the first token is the first event that does."""
         name, data_line, data = event.partition(b"\ndata: ")
-        if not data_line or b"\n" in name or b"\n" in data:
+        if not data_line or not name.startswith(b"event:") or b"\n" in name or b"\n" in data:
             data = data_of(event)
         if not data or self.done:
             return False
