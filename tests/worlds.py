@@ -61,7 +61,7 @@ class World:
 
     async def ask(self, body=STREAM, **more):
         exchange = FakeExchange(body, **more)
-        await self.gateway.handle(exchange)
+        await exchange.carry(self.gateway.handle)
         return exchange
 
     @property

@@ -6,8 +6,14 @@ from typing import Protocol
 
 
 class Flow(Protocol):
+    """An answer that goes on by itself, after the handler has returned; it ends with `finish` or `abort`."""
+
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+
+    def left(self) -> None:
+        """The caller has gone. Only when no handler runs any more: one that does is cancelled."""
+        ...
 
 
 class Exchange(Protocol):
@@ -18,7 +24,7 @@ class Exchange(Protocol):
     query: bytes  # without "?"
     body: bytes
     peer: str  # the address of the connection's other end; "" where it has none
-    flow: Flow | None  # told when the caller reads slowly
+    flow: Flow | None  # told when the caller reads slowly, or leaves
 
     @property
     def started(self) -> bool:

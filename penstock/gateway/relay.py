@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from math import inf
+from typing import Protocol
 
 from penstock.core.clock import Clock
 from penstock.core.errors import FailureKind, PenstockError, UpstreamError
@@ -12,6 +12,18 @@ from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.exchange import Exchange
 from penstock.resilience.failures import for_caller
 from penstock.upstreams.base import Stream
+
+
+class Owner(Protocol):
+    """Whose stream it is."""
+
+    def relayed(self, failure: UpstreamError | None) -> None:
+        """The stream has ended; None: whole. Once for each stream that is relayed."""
+        ...
+
+    def left(self) -> None:
+        """The caller has gone, and nothing is to be told to anybody."""
+        ...
 
 
 class Relay:
@@ -22,13 +34,14 @@ class Relay:
         "_alarms",
         "_clock",
         "_deadline",
-        "_done",
         "_event",
         "_exchange",
         "_id",
         "_idle_timeout",
         "_may_go_on",
         "_moved_at",
+        "_over",
+        "_owner",
         "_stream",
         "on_events",
     )
@@ -42,6 +55,7 @@ class Relay:
         clock: Clock,
         alarms: Alarms,
         alarm: Alarm,
+        owner: Owner,
         may_go_on: bool = False,
     ) -> None:
         """`event` renders the error that ends a broken stream of request `id`; None: such an answer is cut off.
@@ -50,35 +64,35 @@ class Relay:
         """
         self._event, self._id, self._may_go_on = event, id, may_go_on
         self._stream, self._exchange, self._clock = stream, exchange, clock
-        self._alarms, self._alarm = alarms, alarm
+        self._alarms, self._alarm, self._owner = alarms, alarm, owner
         self.on_events = exchange.write  # with no frame of ours in between: this runs for every event
         self._moved_at = 0.0  # when the caller last let us go on; inf: they are not taking anything
-        self._done: asyncio.Future[UpstreamError | None] = alarms.loop.create_future()
+        self._over = False
 
-    def run(self, idle_timeout: float, deadline: float) -> asyncio.Future[UpstreamError | None]:
-        """Relay to the end and end the exchange; what went wrong, or None when the answer was whole.
+    def run(self, idle_timeout: float, deadline: float) -> None:
+        """Relay to the end, end the exchange, and tell the owner, perhaps before this returns.
 
         `idle_timeout` is in seconds, between two things that mean something; `deadline` in Clock.now() seconds.
         """
         self._idle_timeout, self._deadline = idle_timeout, deadline
         self._exchange.flow = self
-        return self._relay()
+        self._relay()
 
-    def go_on(self, stream: Stream) -> asyncio.Future[UpstreamError | None]:
+    def go_on(self, stream: Stream) -> None:
         """Likewise, with a stream that says what the broken one had still to say."""
-        self._stream, self._done = stream, self._alarms.loop.create_future()
+        self._stream, self._over = stream, False
         if self._moved_at == inf:
             stream.pause()
-        return self._relay()
+        self._relay()
 
-    def _relay(self) -> asyncio.Future[UpstreamError | None]:
+    def _relay(self) -> None:
         self._stream.relay(self)
-        if not self._done.done():
+        if not self._over:
             self._watch()
-        return self._done
 
     def on_end(self, failure: UpstreamError | None) -> None:
-        if not self._done.done():
+        if not self._over:
+            self._over = True
             if failure is None:
                 self._exchange.flow = None
                 self._exchange.finish()
@@ -86,7 +100,7 @@ class Relay:
                 self._stream.close()  # it might still say what another one will say
             else:
                 self.break_off(failure)
-            self._done.set_result(failure)
+            self._owner.relayed(failure)
 
     def break_off(self, failure: UpstreamError) -> None:
         """After its first byte an answer has no other status: what broke is told by its last event, not by `[DONE]`."""
@@ -105,6 +119,10 @@ class Relay:
     def resume(self) -> None:
         self._moved_at = self._clock.now()
         self._stream.resume()
+
+    def left(self) -> None:
+        self._over = True
+        self._owner.left()
 
     def _watch(self) -> None:
         now = self._clock.now()

@@ -55,15 +55,15 @@ Page = Callable[[Exchange], None]
 
 
 class Call:
-    """What is known of a request while it lives; the receipt is written from it."""
+    """What is known of a request while it lives; the receipt is written from it. Owns the relay of its answer."""
 
     __slots__ = (
-        "alarm", "answer", "caller", "endpoint", "error", "id", "last", "leases", "plane", "received_at", "request",
-        "status", "tries",
+        "_gateway", "alarm", "answer", "caller", "endpoint", "error", "id", "is_over", "last", "leases", "plane",
+        "received_at", "request", "status", "tries", "waiting",
     )  # fmt: skip
 
-    def __init__(self, id: str, plane: Plane, endpoint: Endpoint) -> None:
-        self.id, self.plane, self.endpoint = id, plane, endpoint
+    def __init__(self, gateway: Gateway, id: str, plane: Plane, endpoint: Endpoint) -> None:
+        self._gateway, self.id, self.plane, self.endpoint = gateway, id, plane, endpoint
         self.received_at = plane.clock.now()
         self.alarm = Alarm()
         self.leases = Leases()
@@ -74,6 +74,29 @@ class Call:
         self.last: Try | None = None  # the same, or who went on when that broke
         self.status = 499
         self.error: str | None = CLIENT_LEFT  # until something else is true
+        self.waiting: asyncio.Future[UpstreamError | None] | None = None  # somebody awaits the end of the stream
+        self.is_over = False
+
+    def ended(self, answer: Try, failure: UpstreamError | None) -> None:
+        """The answer is whole, or broke in the middle."""
+        self.error = None if failure is None else for_caller(failure).code
+        assert self.tries is not None
+        self.tries.end(answer, OK if failure is None else failure.kind)
+
+    # --- Owner ---
+
+    def relayed(self, failure: UpstreamError | None) -> None:
+        if self.waiting is not None:
+            if not self.waiting.done():
+                self.waiting.set_result(failure)
+            return
+        assert self.answer is not None
+        self.ended(self.answer, failure)
+        self._gateway.over(self)
+
+    def left(self) -> None:
+        if self.waiting is None:  # else that somebody is cancelled
+            self._gateway.left(self)
 
 
 class Gateway:
@@ -127,9 +150,9 @@ class Gateway:
 
     async def serve(self, exchange: Exchange, operation: Operation, model: str = "") -> None:
         plane, endpoint, words = self.plane, operation.endpoint, operation.dialect
-        call = Call(self._ids.next(), plane, endpoint)  # `plane` is its view of the world, however long it lives
+        call = Call(self, self._ids.next(), plane, endpoint)  # `plane` is its view of the world, however long it lives
         self.in_flight += 1
-        drain: Drain | None = None
+        relayed = False  # the rest of the answer needs no task: its stream calls back
         try:
             call.caller = identify(plane, exchange, endpoint)
             if self.in_flight > plane.spec.max_in_flight:
@@ -161,7 +184,7 @@ class Gateway:
             plain = answer.stream.plain
             if plain is not None:
                 exchange.respond(200, plain, _headers(call, answer), answer.stream.content_type)
-                failure = None
+                call.ended(answer, None)
             else:
                 exchange.start(200, _headers(call, answer), answer.stream.content_type)
                 exchange.forget()
@@ -169,34 +192,59 @@ class Gateway:
                 if not may_go_on:
                     request.fields.clear()
                 relay = Relay(
-                    answer.stream, exchange, words.event, call.id, plane.clock, self._alarms, call.alarm, may_go_on
+                    answer.stream,
+                    exchange,
+                    words.event,
+                    call.id,
+                    plane.clock,
+                    self._alarms,
+                    call.alarm,
+                    call,
+                    may_go_on,
                 )
-                failure = await relay.run(plan.idle_timeout, tries.deadline)
+                if not may_go_on and endpoint is not Endpoint.RESPONSES:
+                    relay.run(plan.idle_timeout, tries.deadline)
+                    relayed = True
+                    return
+                ended = call.waiting = self._alarms.loop.create_future()
+                relay.run(plan.idle_timeout, tries.deadline)
+                failure = await ended
                 while failure is not None and may_go_on:  # another replica may know the rest
-                    if (another := await go_on(tries, answer, failure)) is None:
+                    if (another := await go_on(tries, call.last, failure)) is None:
                         relay.break_off(failure)
                         break
-                    call.last = answer = another
-                    failure = await relay.go_on(answer.stream)
-            call.error = None if failure is None else for_caller(failure).code
-            tries.end(answer, OK if failure is None else failure.kind)
-            if endpoint is Endpoint.RESPONSES and failure is None:
+                    call.last = another
+                    ended = call.waiting = self._alarms.loop.create_future()
+                    relay.go_on(another.stream)
+                    failure = await ended
+                call.ended(call.last, failure)
+            if endpoint is Endpoint.RESPONSES and call.error is None:
                 await self._responses.keep(recalled, answer.stream.reading, plane.spec)
         except PenstockError as error:
             call.caller = error.caller or call.caller  # who showed a key that may not do this
             call.status, call.error = words.status(error), error.code
             exchange.respond(call.status, words.body(error, call.id), _error_headers(error, call.id))
-        except asyncio.CancelledError:  # the caller has left
-            drain = self._drains.adopt(call.tries, call.last, lambda this: self._over(call, this))
+        except asyncio.CancelledError:
+            relayed = True
+            exchange.flow = None
+            self.left(call)
             raise
         finally:
-            exchange.flow = None
-            if drain is None:
-                self._over(call)
-            self.in_flight -= 1
+            if not relayed:
+                exchange.flow = None
+                self.over(call)
 
-    def _over(self, call: Call, drained: Try | None = None) -> None:
-        """Everything is given back and the receipt written. Once for each request, however it ended."""
+    def left(self, call: Call) -> None:
+        """The caller has gone, before the answer or in the middle of it."""
+        if self._drains.adopt(call.tries, call.last, lambda this: self.over(call, this)) is None:
+            self.over(call)
+
+    def over(self, call: Call, drained: Try | None = None) -> None:
+        """Everything is given back and the receipt written. The first call counts, later ones do nothing."""
+        if call.is_over:
+            return
+        call.is_over = True
+        self.in_flight -= 1
         call.answer = call.answer or drained
         call.last = drained or call.last
         call.leases.release()

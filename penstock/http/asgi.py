@@ -84,14 +84,11 @@ class AsgiApp:
         tasks: set[asyncio.Task[Any]] = {watching, handling, delivering}
         try:
             await asyncio.wait({watching, delivering}, return_when=asyncio.FIRST_COMPLETED)
-            if not delivering.done():
-                exchange.leave()
-            elif delivering.exception() is None:
+            if delivering.done() and delivering.exception() is None:
                 # Delivered. What the handler still does (settling, say) is given its time.
                 await asyncio.wait({handling})
-            else:
-                exchange.leave()
         finally:
+            exchange.leave()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -101,7 +98,7 @@ class AsgiApp:
             coroutine = self.handler(exchange)
             if coroutine is not None:
                 await coroutine
-            if not exchange.finished and not exchange.gone:
+            if not exchange.finished and not exchange.gone and exchange.flow is None:
                 raise RuntimeError("the handler returned without an answer")
         except asyncio.CancelledError:
             exchange.abort()

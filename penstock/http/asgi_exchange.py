@@ -76,11 +76,13 @@ class AsgiExchange(Exchange):
                 return
 
     def leave(self) -> None:
-        """The caller is gone."""
+        """The caller is gone. Again is harmless."""
+        flow, self.flow = self.flow, None
         self._gone = True
-        self.flow = None
         self._outbox.clear()
         self._relieved.set()
+        if flow is not None:
+            flow.left()
 
     def _open(self, state: int) -> None:
         if self.started:

@@ -54,11 +54,15 @@ _NO_PARTS: list[bytes] = []
 
 
 class Flow(Protocol):
-    """The source of an answer, as far as it can be slowed down."""
+    """The source of an answer. A handler that has returned leaves the rest of the answer to it."""
 
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
+
+    def left(self) -> None:
+        """The caller is gone, and no handler is there to be cancelled."""
+        ...
 
 
 def status_line(status: int) -> bytes:
@@ -105,7 +109,7 @@ class Exchange:
     headers: list[tuple[bytes, bytes]]  # names in lower case, in order
     body: bytes  # complete and de-chunked
     peer: str  # the caller's address; "" on a Unix socket
-    flow: Flow | None  # told to pause when the caller reads more slowly than the source writes
+    flow: Flow | None  # told to pause when the caller reads more slowly than the source writes, and that they left
 
     def __init__(self, method: bytes, headers: list[tuple[bytes, bytes]], peer: str) -> None:
         self._connection: Connection | None = None
@@ -805,7 +809,7 @@ class Connection(asyncio.Protocol):
             exchange._task.cancel()
         try:
             await coroutine
-            if exchange._state != FINISHED and not exchange._gone:
+            if exchange._state != FINISHED and not exchange._gone and exchange.flow is None:
                 self._crashed(exchange, RuntimeError("the handler returned without an answer"))
         except asyncio.CancelledError:
             if exchange._state != FINISHED:
@@ -880,10 +884,14 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             return
         self._active = None
+        flow = exchange.flow
         exchange._connection = exchange.flow = None
         exchange._gone = True
         task = exchange._task
-        if task is not None and exchange._begun:
+        if task is None:
+            if flow is not None:
+                flow.left()
+        elif exchange._begun:
             task.cancel()
 
     # Waiting
@@ -942,6 +950,14 @@ class Connection(asyncio.Protocol):
         if self._active is None and not self._pending and not self._phase and self._transport is not None:
             self._limit(self._options.write_timeout)
             self._transport.close()
+
+    def give_up(self) -> None:
+        """There is no more time: cut off an answer that no handler is there for."""
+        exchange = self._active
+        if exchange is not None and exchange._task is None and exchange.flow is not None:
+            flow = exchange.flow
+            exchange.abort()
+            flow.left()
 
     def drop(self) -> None:
         if self._transport is not None:
@@ -1072,6 +1088,8 @@ class Server:
             await asyncio.wait([self._empty], timeout=seconds)
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=max(0.0, until - self.loop.time()))
+        for connection in list(self.open_connections):
+            connection.give_up()
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()

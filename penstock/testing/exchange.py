@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -28,6 +30,20 @@ class FakeExchange:
         self.ended = False
         self.aborted = False
         self.content_type = b""
+        self._over = asyncio.Event()
+
+    async def carry(self, handler: Callable[[Any], Coroutine[Any, Any, None] | None]) -> None:
+        """What a server does: hand over, and wait for the end of the answer. Cancelled: the caller has left."""
+        coroutine = handler(self)
+        if coroutine is not None:
+            await coroutine
+        if not self.ended:
+            try:
+                await self._over.wait()
+            except asyncio.CancelledError:
+                flow, self.flow = self.flow, None
+                flow.left()
+                raise
 
     @property
     def started(self) -> bool:
@@ -49,6 +65,7 @@ class FakeExchange:
         assert not self.started, "answered twice"
         self.status, self.headers, self.content_type, self.ended = status, headers, content_type, True
         self.sent.append(body)
+        self._over.set()
 
     def start(
         self, status: int, headers: bytes = b"", content_type: bytes = b"text/event-stream; charset=utf-8"
@@ -69,7 +86,9 @@ class FakeExchange:
         if data:
             self.sent.append(data)
         self.ended = True
+        self._over.set()
 
     def abort(self) -> None:
         assert self.started and not self.ended
         self.ended = self.aborted = True
+        self._over.set()

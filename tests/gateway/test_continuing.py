@@ -368,7 +368,7 @@ def test_cut_anywhere_and_in_any_pieces_the_caller_gets_the_bytes_of_the_uninter
 
 async def leave(world, after, body=BODY):
     exchange = FakeExchange(encode(body))
-    task = asyncio.get_running_loop().create_task(world.gateway.handle(exchange))
+    task = asyncio.get_running_loop().create_task(exchange.carry(world.gateway.handle))
     await asyncio.sleep(after)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -380,7 +380,7 @@ def test_a_caller_who_is_slow_while_replicas_are_switched_gets_it_all_when_they_
         engine = Engine(cuts=[(after(4), "reset")], size=60)
         world = World(loop, {"a": engine.script(), "b": engine.script()}, on_cut="continue", deployment=ENGINE)
         exchange = FakeExchange(encode(seeded()))
-        task = loop.create_task(world.gateway.handle(exchange))
+        task = loop.create_task(exchange.carry(world.gateway.handle))
         await asyncio.sleep(after(4) / 60 * 0.1 + 0.25)  # the first one has broken, the second one begins
         assert len(engine.asked) == 2
         exchange.flow.pause()

@@ -20,7 +20,7 @@ def leaving(loop_main):
 
 async def leave(world, body, after):
     exchange = FakeExchange(body)
-    task = asyncio.get_running_loop().create_task(world.gateway.handle(exchange))
+    task = asyncio.get_running_loop().create_task(exchange.carry(world.gateway.handle))
     await asyncio.sleep(after)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -121,7 +121,7 @@ def test_a_slow_caller_who_leaves_does_not_hold_the_drain_up():
     async def main(loop):
         world = World(loop, {"a": SLOW}, on_disconnect="drain")
         exchange = FakeExchange(STREAM)
-        task = asyncio.get_running_loop().create_task(world.gateway.handle(exchange))
+        task = asyncio.get_running_loop().create_task(exchange.carry(world.gateway.handle))
         await asyncio.sleep(3.5)
         exchange.flow.pause()
         await asyncio.sleep(1)

@@ -43,9 +43,7 @@ def serve(body, path, *, script=None, method=b"POST", headers=(), query=b"", **w
     async def main(loop):
         w = World(loop, {"a": script or Script()}, **world)
         exchange = FakeExchange(body, method=method, path=path, headers=tuple(headers), query=query)
-        waiting = w.gateway.handle(exchange)
-        if waiting is not None:
-            await waiting
+        await exchange.carry(w.gateway.handle)
         w.check_nothing_is_held()
         sent = w.transports["a"]
         return exchange, (w.outcomes or [None])[-1], (sent.heads[0], sent.bodies[0]) if sent.bodies else None
@@ -101,7 +99,7 @@ def test_an_endpoint_that_a_server_lacks_does_not_take_its_model_away():
         world = World(loop, {"a": Script(status=404)})
         for _ in range(20):
             exchange = FakeExchange(b'{"model":"chat","input":"x"}', path=b"/v1/embeddings")
-            await world.gateway.handle(exchange)
+            await exchange.carry(world.gateway.handle)
             assert exchange.status == 502
         world.transports["a"].script = Script()
         assert (await world.ask()).status == 200
@@ -274,7 +272,7 @@ def test_only_deployments_that_have_the_endpoint_are_asked():
         swapped()
         for _ in range(4):
             exchange = FakeExchange(b'{"model":"chat","input":"x"}', path=b"/v1/embeddings")
-            await world.gateway.handle(exchange)
+            await exchange.carry(world.gateway.handle)
             assert exchange.status == 200
         assert world.opened == ["b"] * 4
         exchange = await world.ask()
@@ -401,7 +399,7 @@ def test_a_deadline_is_kept(value, status):
         world = World(loop, {"a": Script(ttft=1.9)})
         exchange = FakeExchange(STREAM, headers=((b"x-request-timeout", value),))
         started.append(loop.time())
-        await world.gateway.handle(exchange)
+        await exchange.carry(world.gateway.handle)
         world.check_nothing_is_held()
         heads = world.transports["a"].heads
         return exchange, loop.time() - started[0], heads
@@ -420,7 +418,7 @@ def test_a_retry_is_told_what_is_left_of_the_deadline():
     async def main(loop):
         world = World(loop, {"a": Script(status=500, fail_after=1.0), "b": Script(status=500, fail_after=1.0)})
         exchange = FakeExchange(STREAM, headers=((b"x-request-timeout", b"30"),))
-        await world.gateway.handle(exchange)
+        await exchange.carry(world.gateway.handle)
         heads = [head for transport in world.transports.values() for head in transport.heads]
         left = sorted(float(head.partition(b"x-request-timeout: ")[2].split(b"\r\n")[0]) for head in heads)
         assert left[-1] == 30.0
@@ -435,7 +433,7 @@ def test_responses_are_kept_continued_listed_and_deleted():
 
         async def ask(body=b"", *, method=b"POST", path=b"/v1/responses", query=b""):
             exchange = FakeExchange(body, method=method, path=path, query=query)
-            await world.gateway.handle(exchange)
+            await exchange.carry(world.gateway.handle)
             return exchange.status, decode(exchange.text)
 
         status, first = await ask(b'{"model":"chat","input":"my name is Ada"}')
@@ -471,11 +469,11 @@ def test_a_streamed_response_is_kept_too_and_one_that_must_not_be_is_not():
             exchange = FakeExchange(
                 b'{"model":"chat","input":"x","stream":true,"store":%b}' % store, path=b"/v1/responses"
             )
-            await world.gateway.handle(exchange)
+            await exchange.carry(world.gateway.handle)
             last = decode(exchange.text.strip().rpartition(b"data: ")[2])
             path = b"/v1/responses/" + last["response"]["id"].encode()
             again = FakeExchange(b"", method=b"GET", path=path)
-            await world.gateway.handle(again)
+            await again.carry(world.gateway.handle)
             assert again.status == status
             assert status == 404 or decode(again.text) == last["response"]
 
@@ -494,7 +492,7 @@ def test_nobody_can_read_another_tenants_response():
 
         async def ask(secret, body=b"", *, method=b"POST", path=b"/v1/responses"):
             exchange = FakeExchange(body, method=method, path=path, headers=((b"authorization", b"Bearer " + secret),))
-            await world.gateway.handle(exchange)
+            await exchange.carry(world.gateway.handle)
             return exchange
 
         made = decode((await ask(b"one", b'{"model":"chat","input":"secret"}')).text)
@@ -513,14 +511,14 @@ def test_a_response_in_the_background_is_answered_at_once_and_can_be_asked_for_w
     async def main(loop):
         world = World(loop, {"a": Script(ttft=5.0)})
         exchange = FakeExchange(b'{"model":"chat","input":"x","background":true}', path=b"/v1/responses")
-        running = asyncio.get_running_loop().create_task(world.gateway.handle(exchange))
+        running = asyncio.get_running_loop().create_task(exchange.carry(world.gateway.handle))
         await asyncio.sleep(1)
         begun = decode(exchange.text)
         assert (begun["status"], begun["background"], begun["output"]) == ("in_progress", True, [])
 
         async def get(method=b"GET", part=b""):
             exchange = FakeExchange(b"", method=method, path=b"/v1/responses/" + begun["id"].encode() + part)
-            await world.gateway.handle(exchange)
+            await exchange.carry(world.gateway.handle)
             return exchange.status, decode(exchange.text)
 
         assert (await get())[1]["status"] == "in_progress"
@@ -538,12 +536,12 @@ def test_a_response_in_the_background_can_be_cancelled_and_its_work_stops():
     async def main(loop):
         world = World(loop, {"a": Script(ttft=500.0)})
         exchange = FakeExchange(b'{"model":"chat","input":"x","background":true}', path=b"/v1/responses")
-        running = asyncio.get_running_loop().create_task(world.gateway.handle(exchange))
+        running = asyncio.get_running_loop().create_task(exchange.carry(world.gateway.handle))
         await asyncio.sleep(1)
         id = decode(exchange.text)["id"].encode()
         for _ in range(2):
             cancel = FakeExchange(b"", path=b"/v1/responses/" + id + b"/cancel")
-            await world.gateway.handle(cancel)
+            await cancel.carry(world.gateway.handle)
             assert (cancel.status, decode(cancel.text)["status"]) == (200, "cancelled")
         await asyncio.gather(running, return_exceptions=True)
         assert loop.time() < 10
@@ -556,9 +554,9 @@ def test_a_response_in_the_background_that_fails_says_why():
     async def main(loop):
         world = World(loop, {"a": Script(status=500)})
         exchange = FakeExchange(b'{"model":"chat","input":"x","background":true}', path=b"/v1/responses")
-        await world.gateway.handle(exchange)
+        await exchange.carry(world.gateway.handle)
         again = FakeExchange(b"", method=b"GET", path=b"/v1/responses/" + decode(exchange.text)["id"].encode())
-        await world.gateway.handle(again)
+        await again.carry(world.gateway.handle)
         failed = decode(again.text)
         assert (failed["status"], failed["error"]["code"]) == ("failed", "upstream_error")
 
@@ -570,7 +568,7 @@ def test_pictures_by_url_in_the_history_never_reach_an_engine_either():
         world = World(loop, {"a": Script()})
         body = {"model": "chat", "input": [{"role": "user", "content": [{"type": "input_image", "image_url": URL}]}]}
         exchange = FakeExchange(msgspec.json.encode(body), path=b"/v1/responses")
-        await world.gateway.handle(exchange)
+        await exchange.carry(world.gateway.handle)
         first = decode(exchange.text)["id"]
         deployments = (structs.replace(world.gateway.plane.spec.deployments[0], inline_media=True),)
         plane, swapped = world.preparer.prepare(
@@ -580,7 +578,7 @@ def test_pictures_by_url_in_the_history_never_reach_an_engine_either():
         swapped()
         follows = msgspec.json.encode({"model": "chat", "input": "and?", "previous_response_id": first})
         exchange = FakeExchange(follows, path=b"/v1/responses")
-        await world.gateway.handle(exchange)
+        await exchange.carry(world.gateway.handle)
         assert decode(exchange.text)["error"]["code"] == "remote_media_refused"
         assert len(world.opened) == 1
 
@@ -625,10 +623,10 @@ def test_a_store_that_fails_costs_nobody_their_answer():
         told = []
         world = World(loop, {"a": Script()}, stored=StoredResponses(Failing(), loop, told.append))
         exchange = FakeExchange(b'{"model":"chat","input":"x"}', path=b"/v1/responses")
-        await world.gateway.handle(exchange)
+        await exchange.carry(world.gateway.handle)
         assert (exchange.status, len(told)) == (200, 1)
         follows = FakeExchange(b'{"model":"chat","input":"x","previous_response_id":"resp_1"}', path=b"/v1/responses")
-        await world.gateway.handle(follows)
+        await follows.carry(world.gateway.handle)
         assert (follows.status, decode(follows.text)["error"]["code"]) == (503, "store_unavailable")
         world.check_nothing_is_held()
 

@@ -142,7 +142,7 @@ def test_a_slow_caller_is_not_taken_for_a_silent_upstream():
         exchange = FakeExchange(STREAM)
         loop.call_later(0.55, lambda: exchange.flow.pause())
         loop.call_later(20.55, lambda: exchange.flow.resume())
-        await world.gateway.handle(exchange)
+        await exchange.carry(world.gateway.handle)
         assert exchange.text.count(TOKEN) == 10
         assert world.outcomes[0].error is None
         assert world.outcomes[0].duration > 20
@@ -262,6 +262,23 @@ def test_nothing_leaks_and_there_is_one_outcome_whenever_the_caller_leaves(behav
         assert len(world.outcomes[0].attempts) == len(world.opened)
         await asyncio.sleep(90)  # virtual
         assert len(asyncio.all_tasks()) == 1, "no task outlives its request"
+
+    virtual_loop.run(main)
+
+
+def test_an_answer_that_streams_costs_no_task():
+    async def main(loop):
+        world = World(loop, {"a": Script(ttft=0.1, tokens=10, tpot=0.1)})
+        exchange = FakeExchange(STREAM)
+        await world.gateway.handle(exchange)
+        assert exchange.started
+        assert not exchange.ended
+        assert len(asyncio.all_tasks()) == 1
+        assert world.outcomes == []
+        await asyncio.sleep(2)
+        assert exchange.text.endswith(DONE)
+        assert [outcome.error for outcome in world.outcomes] == [None]
+        world.check_nothing_is_held()
 
     virtual_loop.run(main)
 

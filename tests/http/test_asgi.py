@@ -77,6 +77,20 @@ class Handler:
             await exchange.drain()
         exchange.finish()
 
+    async def flow(self, exchange: Exchange) -> None:
+        """An answer that goes on by itself."""
+        exchange.start(200)
+        exchange.write(b"one ")
+        exchange.flow = self
+        asyncio.get_running_loop().create_task(self._go_on(exchange))
+
+    async def _go_on(self, exchange: Exchange) -> None:
+        await self.go.wait()
+        exchange.finish(b"two")
+
+    def left(self) -> None:
+        self.flow_calls.append("left")
+
     def pause(self) -> None:
         self.flow_calls.append("pause")
 
@@ -179,6 +193,35 @@ def test_a_caller_that_leaves_cancels_its_request_under_uvicorn(run, kind):
             await until(lambda: handler.started)
             caller.leave()
             await until(lambda: handler.cancelled)
+
+    run(main())
+
+
+def test_an_answer_goes_on_by_itself_after_its_handler_has_returned_under_uvicorn(run, kind):
+    async def main() -> None:
+        handler = Handler()
+        async with hosted(handler, **kind) as host:
+            caller = await host.call(GET % b"/flow")
+            await caller.head()
+            assert await caller.chunk() == b"one "
+            handler.go.set()
+            assert await caller.chunk() == b"two"
+            assert await caller.chunk() == b""
+            assert handler.flow_calls == []
+
+    run(main())
+
+
+def test_an_answer_that_goes_on_by_itself_is_told_that_its_caller_left_under_uvicorn(run, kind):
+    async def main() -> None:
+        handler = Handler()
+        async with hosted(handler, **kind) as host:
+            caller = await host.call(GET % b"/flow")
+            await caller.head()
+            caller.leave()
+            await until(lambda: handler.flow_calls)
+            assert handler.flow_calls == ["left"]
+            handler.go.set()
 
     run(main())
 

@@ -514,6 +514,9 @@ class Source:
     def resume(self) -> None:
         self.paused = False
 
+    def left(self) -> None:
+        raise AssertionError("a handler is running, and is cancelled")
+
     async def run(self, total: int) -> None:
         self.exchange.start(200)
         while self.written < total:
@@ -524,6 +527,85 @@ class Source:
                 self.written += 10_000
                 await asyncio.sleep(0)
         self.exchange.finish()
+
+
+class Flowing:
+    """An answer that goes on by itself: the handler has begun it and returned."""
+
+    def __init__(self) -> None:
+        self.exchange: Exchange | None = None
+        self.calls: list[str] = []
+
+    async def handler(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        exchange.start(200)
+        exchange.write(b"one ")
+        exchange.flow = self
+
+    def pause(self) -> None:
+        self.calls.append("pause")
+
+    def resume(self) -> None:
+        self.calls.append("resume")
+
+    def left(self) -> None:
+        assert self.exchange is not None
+        assert self.exchange.flow is None, "nothing can come from here any more"
+        self.calls.append("left")
+
+
+def test_an_answer_goes_on_by_itself_after_its_handler_has_returned(run):
+    flowing = Flowing()
+
+    async def main() -> None:
+        async with serving(flowing.handler) as world:
+            caller = await world.call(GET + GET)
+            await caller.head()
+            assert await caller.chunk() == b"one "
+            assert not world.server.tasks, "it costs no task"
+            first = flowing.exchange
+            first.write(b"two ")
+            assert await caller.chunk() == b"two "
+            first.finish(b"end")
+            assert await caller.chunk() == b"end"
+            assert await caller.chunk() == b""
+            await until(lambda: flowing.exchange is not first)
+            flowing.exchange.finish()
+            assert (await caller.answer())[2] == b"one "
+            assert flowing.calls == []
+
+    run(main())
+
+
+def test_an_answer_that_goes_on_by_itself_is_told_once_that_its_caller_left(run):
+    flowing = Flowing()
+
+    async def main() -> None:
+        async with serving(flowing.handler) as world:
+            caller = await world.call(GET)
+            await caller.head()
+            caller.leave()
+            await until(lambda: flowing.calls)
+            flowing.exchange.write(b"to nobody")
+            flowing.exchange.finish()
+            await until(lambda: not world.server.connections)
+        assert flowing.calls == ["left"]
+
+    run(main())
+
+
+def test_an_answer_that_goes_on_by_itself_is_cut_off_when_the_drain_ends(run):
+    flowing = Flowing()
+
+    async def main() -> None:
+        async with serving(flowing.handler) as world:
+            caller = await world.call(GET)
+            await caller.head()
+            await world.server.drain(0.01)
+            assert flowing.calls == ["left"]
+            assert not (await caller.rest()).endswith(b"0\r\n\r\n")
+
+    run(main())
 
 
 def test_a_slow_reader_pauses_the_source_and_the_buffer_stays_small(run):
