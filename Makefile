@@ -28,11 +28,7 @@ demo: .engine ## start Penstock with two replicas of a small model on http://127
 	@exec $(IN) scripts/demo.py --port $(PORT)
 
 test: .dev ## everything that must hold before a commit: check, every test with coverage, the gateway's also compiled
-	@code=0; $(IN) scripts/checks.py || code=1; \
-		echo; echo "== pytest (with coverage of the package)"; \
-		$(IN) scripts/tests.py || code=1; \
-		echo; echo "== pytest (of the gateway, compiled)"; \
-		$(IN) scripts/compiled.py || code=1; exit $$code
+	@$(IN) scripts/tests.py
 
 check: .dev ## the fast half of `make test`: ruff, mypy, import contracts
 	@$(IN) scripts/checks.py
@@ -43,7 +39,7 @@ fix: .dev ## format the code and repair what can be repaired by itself; write th
 	@$(IN) scripts/write_docs.py
 
 cover: .dev ## which lines no test runs, per file; a browsable report in .coverage-html
-	@$(IN) scripts/tests.py --lines
+	@$(IN) scripts/tests.py --cover
 
 docs: .dev ## write the generated pages anew (docs/cli.md from --help)
 	@$(IN) scripts/write_docs.py

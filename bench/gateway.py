@@ -616,13 +616,13 @@ def conditions(repetitions: int) -> str:
 BEGIN, END = "<!-- gateway:begin (written by bench/gateway.py --write) -->", "<!-- gateway:end -->"
 
 
-def write_figures(path: Path, text: str) -> None:
+def write_figures(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace our section of the file, or add it at the end."""
-    section = f"{BEGIN}\n{text}\n{END}\n"
+    section = f"{begin}\n{text}\n{end}\n"
     old = path.read_text() if path.exists() else "# Figures\n\n"
-    before, found, rest = old.partition(BEGIN)
+    before, found, rest = old.partition(begin)
     if found:
-        after = rest.partition(END)[2].strip("\n")
+        after = rest.partition(end)[2].strip("\n")
         section += f"\n{after}\n" if after else ""
     elif not before.endswith("\n\n"):
         before += "\n"

@@ -1,4 +1,5 @@
-"""CPU microseconds for one reservation and its settlement: three rates and a budget, in memory and in Redis.
+"""CPU microseconds for one reservation and its settlement: three rates and a budget, in memory, in Redis, and
+in blocks leased from it.
 
     .venv/bin/python bench/limits_micro.py [redis://127.0.0.1:6379]
 
@@ -17,11 +18,13 @@ import uvloop
 from penstock.core.clock import SystemClock
 from penstock.limits.charges import Charge, Granted, Kind
 from penstock.stores.base import Counters
+from penstock.stores.counters_leased import LeasedCounters
 from penstock.stores.counters_memory import MemoryCounters
 from penstock.stores.counters_redis import RedisCounters
 
 TIMES, REPEATS, AT_ONCE = 20_000, 5, 50
 MANY = 10**9
+FRESH = 1.0  # seconds
 
 
 async def requests(counters: Counters, name: str, n: int) -> None:
@@ -48,6 +51,12 @@ async def measure(what: str, counters: Counters, at_once: int) -> None:
     print(f"{what:28} {best * 1e6:6.1f} us")
 
 
+async def tend(counters: Counters) -> None:
+    while True:
+        await counters.tend()
+        await asyncio.sleep(FRESH / 4)
+
+
 async def main() -> None:
     await measure("memory", MemoryCounters(SystemClock()), 1)
     if len(sys.argv) > 1:
@@ -56,6 +65,13 @@ async def main() -> None:
             sys.exit(f"no Redis at {sys.argv[1]}")
         await measure("redis, one at a time", redis, 1)
         await measure(f"redis, {AT_ONCE} at a time", redis, AT_ONCE)
+        leased = LeasedCounters(redis, SystemClock(), holders=lambda: 4, fresh=FRESH)
+        tending = asyncio.get_running_loop().create_task(tend(leased))
+        await asyncio.sleep(2 * FRESH)
+        await measure("leased, one at a time", leased, 1)
+        await measure(f"leased, {AT_ONCE} at a time", leased, AT_ONCE)
+        print(f"{'':28} {leased.here / (leased.here + leased.asked):.1%} of them without a round trip")
+        tending.cancel()
         await redis.close()
 
 

@@ -138,6 +138,7 @@ def _start_penstock(place: Place) -> Child:
         f"  mock: {{ engine: [{', '.join(_urls(place))}], served: {MODEL} }}",
         f"keys: [{{ id: bench, tenant: bench, sha256: {digest(_penstock_key())} }}]",
         f"server: {{ host: 127.0.0.1, port: {place.port}, access_log: {place.directory / 'access.log'} }}",
+        "store: { database: off }",
     ]
     config = place.directory / "penstock.yaml"
     config.write_text("\n".join(lines) + "\n")

@@ -1,6 +1,6 @@
 """The fast half of `make test`: format, lint, types and import contracts; then the tail of the code's sizes.
 
-Every check runs even when an earlier one failed, so that one run shows all there is to repair.
+All checks run at once, and even when another one failed, so that one run shows all there is to repair.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKS = (
-    ("ruff check", "-m ruff check -q --output-format concise ."),
-    ("ruff format", "-m ruff format --check -q --output-format concise ."),
-    ("mypy", "-m mypy --no-error-summary"),
-    ("import contracts", "-c from#importlinter.cli#import#lint_imports_command;lint_imports_command() --no-logo"),
-)
+CHECKS = {
+    "ruff check": "-m ruff check -q --output-format concise .",
+    "ruff format": "-m ruff format --check -q --output-format concise .",
+    "mypy": "-m mypy --no-error-summary",
+    "import contracts": "-c from#importlinter.cli#import#lint_imports_command;lint_imports_command() --no-logo",
+}
 REPAIRS = {"ruff check": "make fix", "ruff format": "make fix"}
 SHOWN = 5
 
 
 def main() -> int:
     failed = []
-    for name, arguments in CHECKS:
+    running = {name: start(arguments) for name, arguments in CHECKS.items()}
+    for name, check in running.items():
         say(f"== {name}")
-        command = [sys.executable, *(word.replace("#", " ") for word in arguments.split(" "))]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            say(done.stdout.decode(errors="replace").rstrip())
+        said, _ = check.communicate()
+        if check.returncode:
+            say(said.decode(errors="replace").rstrip())
             repair = f"; `{REPAIRS[name]}` repairs most of it" if name in REPAIRS else ""
             say(f"-- {name} found something{repair}\n")
             failed.append(name)
@@ -38,6 +38,11 @@ def main() -> int:
     if failed:
         say(f"\nFailed: {', '.join(failed)}.")
     return 1 if failed else 0
+
+
+def start(arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, *(word.replace("#", " ") for word in arguments.split(" "))]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def tail() -> list[str]:

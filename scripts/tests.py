@@ -1,48 +1,60 @@
-"""Runs every test while counting which lines ran; the table comes before pytest's own closing line, which stays last.
+"""All that must hold before a commit: the checks, every test with coverage, and the gateway's tests on it compiled.
 
-Arguments after the first `--` go to pytest. `--lines` names the lines that no test runs, and writes a browsable report.
+What takes long to make (other people's clients, the compiled gateway) is made beside the checks and the first tests.
+Whoever needs it waits for it, and tells what is wrong with it. Every step runs even when an earlier one failed.
+`--cover` runs only the tests, names the lines that none of them runs, and writes a browsable report.
 """
 
 from __future__ import annotations
 
-import os
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class CoverageReport:
-    """A pytest plugin: stops counting when the tests are over and prints the table among pytest's own sections."""
-
-    def __init__(self, lines: bool) -> None:
-        import coverage
-
-        self._coverage = coverage.Coverage(config_file=str(ROOT / "pyproject.toml"))
-        self._lines = lines
-        self._coverage.start()
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        self._coverage.stop()
-        self._coverage.save()
-        terminalreporter.section("coverage")
-        self._coverage.report(file=terminalreporter._tw._file, show_missing=self._lines, skip_covered=True)
-        if self._lines:
-            folder = ROOT / ".coverage-html"
-            self._coverage.html_report(directory=str(folder))
-            terminalreporter.write_line(f"To browse: {folder / 'index.html'}")
+REPORT = ".coverage-html"
+AHEAD = (("-m", "tests.clients.environments"), ("scripts/compiled.py", "--build"))
+PARALLEL = ("-nauto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")  # a file's tests stay together
+COUNTED = ("-m", "pytest", *PARALLEL, "--cov")
 
 
 def main() -> int:
-    ours, _, for_pytest = (" ".join(sys.argv[1:]) + " ").partition("-- ")
-    os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT))
-    plugin = CoverageReport(lines="--lines" in ours)
-    import pytest
+    if "--cover" in sys.argv[1:]:
+        return code_of(*COUNTED, "--cov-report=term-missing:skip-covered", f"--cov-report=html:{REPORT}")
+    ahead = [python(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in AHEAD]
+    try:
+        codes = [code_of("scripts/checks.py")]
+        say("\n== pytest (with coverage of the package)")
+        codes.append(code_of(*COUNTED, "--cov-report=term:skip-covered"))
+        say("\n== pytest (of the gateway, compiled)")
+        codes.append(code_of("scripts/compiled.py", *PARALLEL))
+    finally:
+        for process in ahead:
+            process.terminate()
+            process.wait()
+    return 1 if any(codes) else 0
 
-    return int(pytest.main([*for_pytest.split()], plugins=[plugin]))
+
+def code_of(*arguments: str) -> int:
+    process = python(*arguments)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # which it has heard too, and it has something to say
+        process.wait()
+        raise
+
+
+def python(*arguments: str, stdout: int | None = None, stderr: int | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=stdout, stderr=stderr)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -21,12 +21,21 @@ def request(body=STREAM, now=0.0):
     return openai_chat.parse(body, id="r1", endpoint=Endpoint.CHAT, caller=ANYONE, now=now)
 
 
-def spec(replicas, plan=PLAN, on_disconnect="cancel", served="served", on_cut="error", deployment=None, **more):
+def spec(
+    replicas,
+    plan=PLAN,
+    on_disconnect="cancel",
+    served="served",
+    on_cut="error",
+    deployment=None,
+    max_tokens=None,
+    **more,
+):
     """`replicas` by deployment; `deployment` are more options of each."""
     return PlaneSpec(
         version=1,
         config_hash="test",
-        models=(ModelSpec("chat", plan, on_disconnect, on_cut),),
+        models=(ModelSpec("chat", plan, on_disconnect, on_cut, max_tokens),),
         deployments=tuple(
             DeploymentSpec(
                 name,
@@ -43,7 +52,7 @@ def spec(replicas, plan=PLAN, on_disconnect="cancel", served="served", on_cut="e
 class World:
     """A gateway over scripted replicas; `main` is the only deployment unless `replicas` says otherwise."""
 
-    def __init__(self, loop, scripts, *, plan=PLAN, seed=7, replicas=None, stored=None, **more):
+    def __init__(self, loop, scripts, *, plan=PLAN, seed=7, replicas=None, stored=None, accounting=None, **more):
         self.transports, self.opened = transports(scripts)
         self.parts = Parts(
             clock=loop,
@@ -56,7 +65,11 @@ class World:
         swapped()
         self.outcomes = []
         self.gateway = Gateway(
-            plane, ids=RequestIds(loop.wall(), b"12345"), on_outcome=self.outcomes.append, stored=stored
+            plane,
+            ids=RequestIds(loop.wall(), b"12345"),
+            on_outcome=self.outcomes.append,
+            stored=stored,
+            accounting=accounting,
         )
 
     async def ask(self, body=STREAM, **more):

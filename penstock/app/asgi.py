@@ -4,7 +4,8 @@
 
 With `--http penstock.http.uvicorn_http:PenstockHttp` uvicorn keeps the process and our protocol class the requests,
 at a fraction of the cost. Sockets, TLS, processes and signals are then that server's; embedded engines are not started,
-the file is read once, and `/metrics` tells of this process alone. `penstock serve` does all of that itself.
+the file is read once, and `/metrics` tells of this process alone. Of several processes each counts limits on its own,
+unless `store.counters` names a Redis. `penstock serve` does all of that itself.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from penstock.app.errors import StartError
+from penstock.app.register import Register, books_options
 from penstock.app.secrets import Secrets
 from penstock.app.source import ConfigSource
 from penstock.app.system import random_generator
 from penstock.app.worker import Worker, WorkerOptions
 from penstock.config.compile import compile_plane, embedded
 from penstock.config.load import ConfigError
+from penstock.config.schema import Config
 from penstock.config.units import n_bytes, seconds
 from penstock.core.clock import SystemClock
 from penstock.gateway.prepare import PrepareError
@@ -54,22 +57,32 @@ class GatewayApp(AsgiApp):
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
         try:
+            source = ConfigSource(path=self._path, text=None, engine_replicas=None)
+            config, secret = source.read(), Secrets(os.environ).read
+            register = await Register.open(
+                books_options(config, source, secret),
+                asked=config.store.database is not None,
+                clock=SystemClock(),
+                secret=secret,
+                tell=self._tell,
+            )
+            await register.close()  # organisations and teams are those of now; keys are followed
             async with asyncio.TaskGroup() as group:
-                self._worker = worker = self._start(group)
+                self._worker = worker = self._start(group, config, source, register)
                 await worker.listen([])
                 for line in await worker.first_checks():
                     self._tell(line)
                 await send({"type": "lifespan.startup.complete"})
                 await receive()  # lifespan.shutdown: the server has drained
+                await worker.books.close()
                 worker.close()
         except* (StartError, ConfigError, PrepareError) as errors:
             await send({"type": "lifespan.startup.failed", "message": str(errors.exceptions[0])})
         else:
             await send({"type": "lifespan.shutdown.complete"})
 
-    def _start(self, group: asyncio.TaskGroup) -> Worker:
-        config = ConfigSource(path=self._path, text=None, engine_replicas=None).read()
-        if not config.keys:
+    def _start(self, group: asyncio.TaskGroup, config: Config, source: ConfigSource, register: Register) -> Worker:
+        if not config.keys and not register.n_keys:
             raise StartError(
                 f"{self._path} has no keys, and whom this server listens to is not known here. Add `keys`."
             )
@@ -82,12 +95,13 @@ class GatewayApp(AsgiApp):
         server = config.server
         self.options = ServerOptions(max_body_bytes=n_bytes(server.max_body))
         return Worker(
-            compile_plane(config, 1, {}),
+            compile_plane(config, 1, {}, tenants=register.tenants),
             WorkerOptions(
                 max_body_bytes=n_bytes(server.max_body),
                 drain_seconds=seconds(server.drain),
                 access_log=server.access_log,
-                responses_file=config.responses.file or "",
+                responses_file="" if config.responses.file is None else str(source.beside(config.responses.file)),
+                books=register.options,
             ),
             group=group,
             clock=SystemClock(),

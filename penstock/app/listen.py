@@ -16,7 +16,7 @@ BACKLOG: Final = 4_096
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+def tls_context(certificate: str, key: str, section: str = "server") -> ssl.SSLContext:
     """What TLS is spoken with: 1.2 or newer, and HTTP/1.1 only. Raises `StartError` for files that do not serve."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -25,10 +25,10 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
         # a password is never asked for: nobody is at the terminal of a server
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except FileNotFoundError:
-        raise StartError(f"server.tls: there is no {certificate}, or no {key}.") from None
+        raise StartError(f"{section}.tls: there is no {certificate}, or no {key}.") from None
     except OSError as error:  # of which an SSLError is one
         what = "the two do not belong together" if "MISMATCH" in str(error) else "they must be PEM, and readable"
-        raise StartError(f"server.tls: {certificate} and {key} cannot be used: {what}.") from None
+        raise StartError(f"{section}.tls: {certificate} and {key} cannot be used: {what}.") from None
     return context
 
 
@@ -45,11 +45,11 @@ def development_mode(host: str, *, n_keys: int, insecure_dev: bool, asked_withou
     if n_keys:
         if insecure_dev:
             raise StartError(
-                f"--insecure-dev asks for no keys, and the configuration has {n_keys}. "
-                "Leave out one of the two: --insecure-dev, or `keys`."
+                "--insecure-dev asks for no keys, and there are some, in the configuration or in its database. "
+                "Leave out one of the two: --insecure-dev, or the keys."
             )
         return False
-    make_one = "Make a key with `penstock key create` and put it under `keys` in the configuration"
+    make_one = "Make a key with `penstock key create`"
     if not loopback(host):
         raise StartError(
             f"{host} can be reached from other machines, and there are no keys: anybody could use your models. "
@@ -63,11 +63,11 @@ def development_mode(host: str, *, n_keys: int, insecure_dev: bool, asked_withou
     return True
 
 
-def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+def bind(host: str, port: int, *, shared: bool = False, section: str = "server") -> list[socket.socket]:
     """Sockets bound and not yet listening, one per address of `host`, all with the same port (0: the system chooses).
 
     `shared` lets other sockets of ours be bound beside them (SO_REUSEPORT); whether somebody else has the port is found
-    out first. Raises `StartError`.
+    out first. `section` is where the configuration names the address. Raises `StartError`.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -88,10 +88,10 @@ def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
                 continue
             for bound in sockets:
                 bound.close()
-            raise StartError(_told(error, host, port)) from None
+            raise StartError(_told(error, host, port, section)) from None
     if not sockets:
         assert absent is not None, "a host has at least one address"
-        raise StartError(_told(absent, host, port))
+        raise StartError(_told(absent, host, port, section))
     return sockets
 
 
@@ -118,11 +118,12 @@ def _bind(family: socket.AddressFamily, address: str, port: int, *, shared: bool
     return bound
 
 
-def _told(error: OSError, host: str, port: int) -> str:
+def _told(error: OSError, host: str, port: int, section: str) -> str:
     if error.errno == errno.EADDRINUSE:
+        option = f"--port {port + 1 if port < 65535 else 8080}, or " if section == "server" else ""
         return (
             f"Port {port} on {host} is taken by another program. Stop that one (`ss -ltnp 'sport = :{port}'` shows "
-            f"it), or take another: --port {port + 1 if port < 65535 else 8080}, or server.port in the configuration."
+            f"it), or take another: {option}{section}.port in the configuration."
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return (

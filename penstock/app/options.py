@@ -1,8 +1,19 @@
-"""What `penstock serve` is told on its command line, before any file is read."""
+"""What a server is told: on its command line, before any file is read, and where its books are."""
 
 from __future__ import annotations
 
 import msgspec
+
+
+class BooksOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the books are kept. `database` is a SQLite file, a `postgres://` address or a reference to one; "": what
+    was used and what it cost is forgotten when the process ends. `spool` is the directory of rows that the database has
+    not got yet. `counters` is the address of a Redis, or a reference to one; "": this host counts alone.
+    """
+
+    database: str = ""
+    spool: str = ""
+    counters: str = ""
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):

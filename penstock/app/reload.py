@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -14,8 +14,9 @@ from penstock.app.source import ConfigSource
 from penstock.config.compile import compile_plane
 from penstock.config.diff import diff
 from penstock.config.load import ConfigError
-from penstock.config.schema import Config, Server
+from penstock.config.schema import Config, Server, Store
 from penstock.config.spec import PlaneSpec
+from penstock.stores.tenants import StoredTenant
 
 POLL_EVERY: Final = 1.0  # seconds
 SETTLED_AFTER: Final = 0.1  # seconds without another change: editors write a file in several steps
@@ -40,16 +41,23 @@ class Reloader:
         allowed: Callable[[Config], bool],
         publish: Callable[[PlaneSpec], Awaitable[None]],
         tell: Callable[[str], None],
+        tenants: Callable[[], tuple[StoredTenant, ...]] = tuple,
         poll_every: float = POLL_EVERY,
     ) -> None:
         self._source, self._engines = source, engines
         self._config, self.spec = config, spec
         self._allowed, self._publish, self._tell = allowed, publish, tell
+        self._tenants = tenants
         self._poll_every = poll_every
         self._asked = asyncio.Event()  # by SIGHUP
         self._moved = asyncio.Event()  # an engine is at another address
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
+
+    @property
+    def config(self) -> Config:
+        """What is served now."""
+        return self._config
 
     def ask(self) -> None:
         """Reload even if no file changed: secrets may have."""
@@ -57,7 +65,7 @@ class Reloader:
         self._wake.set()
 
     def moved(self) -> None:
-        """Publish the same configuration with the engines' new addresses."""
+        """Publish the same configuration with the engines' new addresses, and with the tenants there are now."""
         self._moved.set()
         self._wake.set()
 
@@ -93,7 +101,7 @@ class Reloader:
                 self._tell(f"{error}\nThe configuration was not changed; what was served before goes on.")
                 return False
             origins = self._engines.origins(wanted)
-            spec = compile_plane(config, self.spec.version + 1, origins, insecure_dev=insecure_dev)
+            spec = self._compile(config, origins, insecure_dev)
             try:
                 await self._publish(spec)
             except PublishRefused as error:
@@ -106,19 +114,26 @@ class Reloader:
             return True
 
     async def republish(self) -> None:
-        """The same configuration, with the engines where they are now."""
+        """The same configuration, with the engines and tenants of now."""
         async with self._changing:
-            spec = compile_plane(
-                self._config, self.spec.version + 1, self._engines.origins(), insecure_dev=self.spec.insecure_dev
-            )
+            try:
+                insecure_dev = self._allowed(self._config)
+            except StartError as error:
+                self._tell(f"{error}\nThe configuration was not changed; what was served before goes on.")
+                return
+            spec = self._compile(self._config, self._engines.origins(), insecure_dev)
             if msgspec.structs.replace(spec, version=self.spec.version) == self.spec:
                 return
             try:
                 await self._publish(spec)
             except PublishRefused as error:
-                self._tell(f"{error}\nThe new address of an engine is not in use.")
+                self._tell(f"{error}\nWhat has changed, of engines or of tenants, is not in use.")
             else:
                 self.spec = spec
+
+    def _compile(self, config: Config, origins: Mapping[str, tuple[str, ...]], insecure_dev: bool) -> PlaneSpec:
+        version = self.spec.version + 1
+        return compile_plane(config, version, origins, insecure_dev=insecure_dev, tenants=self._tenants())
 
     async def _settled(self) -> None:
         while True:
@@ -130,14 +145,15 @@ class Reloader:
     def _tell_difference(self, spec: PlaneSpec, config: Config) -> None:
         lines = diff(self.spec, spec)
         waiting = [
-            f"! server.{name} changed; it takes effect at the next start of Penstock"
-            for name in _changed(self._config.server, config.server)
+            f"! {section}.{name} changed; it takes effect at the next start of Penstock"
+            for section in ("server", "store")
+            for name in _changed(getattr(self._config, section), getattr(config, section))
             if name not in ("max_in_flight", "trusted_proxies")
         ]
         said = "\n  ".join([*lines, *waiting]) or "it means the same as before"
         self._tell(f"{self._source.name} was read again (plane {spec.version}):\n  {said}")
 
 
-def _changed(old: Server, new: Server) -> list[str]:
+def _changed(old: Server | Store, new: Server | Store) -> list[str]:
     before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
     return [name for name in before if before[name] != after[name]]

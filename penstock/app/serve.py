@@ -12,11 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.app.admin import AdminListener, serve_admin
 from penstock.app.discover import discover
 from penstock.app.engines import Engines
 from penstock.app.errors import StartError
 from penstock.app.listen import bind, development_mode
 from penstock.app.options import ServeOptions
+from penstock.app.register import Register, books_options
 from penstock.app.reload import PublishRefused, Reloader
 from penstock.app.secrets import Secrets
 from penstock.app.source import ConfigSource
@@ -45,6 +47,30 @@ async def serve(options: ServeOptions, tell: Tell) -> int:
     """
     source = await _source(options)
     config = source.read()
+    clock, secret = SystemClock(), Secrets(os.environ).read
+    register = await Register.open(
+        books_options(config, source, secret),
+        asked=config.store.database is not None,
+        clock=clock,
+        secret=secret,
+        tell=tell,
+    )
+    try:
+        return await _serve(options, source, config, register, clock=clock, secret=secret, tell=tell)
+    finally:
+        await register.close()
+
+
+async def _serve(
+    options: ServeOptions,
+    source: ConfigSource,
+    config: Config,
+    register: Register,
+    *,
+    clock: Clock,
+    secret: Callable[[str], str],
+    tell: Tell,
+) -> int:
     host = options.host or config.server.host
     port = config.server.port if options.port is None else options.port
     zero = not source.is_file
@@ -52,7 +78,7 @@ async def serve(options: ServeOptions, tell: Tell) -> int:
     def allowed(config: Config) -> bool:
         return development_mode(
             host,
-            n_keys=len(config.keys) if isinstance(config.keys, tuple) else 1,
+            n_keys=(len(config.keys) if isinstance(config.keys, tuple) else 1) + register.n_keys,
             insecure_dev=options.insecure_dev,
             asked_without_file=zero,
         )
@@ -62,7 +88,9 @@ async def serve(options: ServeOptions, tell: Tell) -> int:
     house: House | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            house = House(options, source, group=group, clock=SystemClock(), rng=random_generator(), tell=tell)
+            house = House(
+                options, source, register, group=group, clock=clock, rng=random_generator(), secret=secret, tell=tell
+            )
             code = await house.live(config, sockets, allowed=allowed, insecure_dev=insecure_dev)
     finally:
         for bound in sockets:
@@ -96,21 +124,24 @@ class House:
         self,
         options: ServeOptions,
         source: ConfigSource,
+        register: Register,
         *,
         group: asyncio.TaskGroup,
         clock: Clock,
         rng: Random,
+        secret: Callable[[str], str],
         tell: Tell,
     ) -> None:
         self.failure: Exception | None = None  # told after everything has been stopped
-        self._options, self._source = options, source
-        self._group, self._clock, self._rng, self._tell = group, clock, rng, tell
+        self._options, self._source, self._register = options, source, register
+        self._group, self._clock, self._rng, self._secret, self._tell = group, clock, rng, secret, tell
         self._stop_asked = asyncio.Event()
         self._broken = False
         self._reloader: Reloader | None = None
         self._engines = Engines(group, clock=clock, rng=rng, tell=tell, on_move=self._engine_moved)
         self._alone: Worker | None = None
         self._workers: Workers | None = None
+        self._admin: AdminListener | None = None
 
     async def live(
         self, config: Config, sockets: list[socket.socket], *, allowed: Callable[[Config], bool], insecure_dev: bool
@@ -132,11 +163,16 @@ class House:
                 allowed=allowed,
                 publish=self._publish,
                 tell=self._tell,
+                tenants=lambda: self._register.tenants,
             )
-            following = self._group.create_task(self._reloader.run())
+            following = [
+                self._group.create_task(self._reloader.run()),
+                self._group.create_task(self._register.run(self._reloader.moved)),
+            ]
             self._announce(config, sockets, insecure_dev)
             await self._stop_asked.wait()
-            following.cancel()
+            for task in following:
+                task.cancel()
             await self._drain(seconds(config.server.drain))
             return self._code()
         finally:
@@ -146,6 +182,8 @@ class House:
                 self._group.create_task(_close(self._workers))
             if self._alone is not None:
                 self._alone.close()
+            if self._admin is not None:
+                self._group.create_task(self._admin.stop())
 
     async def _start(self, config: Config, sockets: list[socket.socket], insecure_dev: bool) -> PlaneSpec | None:
         """The plane that is served then; None when that failed, and `failure` says why."""
@@ -155,7 +193,9 @@ class House:
                 self._tell(f"Starting {n_processes} engine {'process' if n_processes == 1 else 'processes'}...")
             wanted = await self._engines.prepare(config)
             self._engines.adopt(wanted)
-            spec = compile_plane(config, 1, self._engines.origins(), insecure_dev=insecure_dev)
+            spec = compile_plane(
+                config, 1, self._engines.origins(), insecure_dev=insecure_dev, tenants=self._register.tenants
+            )
             tls, kept = config.server.tls, config.responses.file
             worker_options = WorkerOptions(
                 max_body_bytes=n_bytes(config.server.max_body),
@@ -164,6 +204,7 @@ class House:
                 certificate="" if tls is None else str(self._source.beside(tls.certificate)),
                 private_key="" if tls is None else str(self._source.beside(tls.key)),
                 responses_file="" if kept is None else str(self._source.beside(kept)),
+                books=self._register.options,
             )
             if self._options.workers > 1:
                 self._workers = Workers(
@@ -185,13 +226,21 @@ class House:
                     clock=self._clock,
                     rng=self._rng,
                     entropy=os.urandom(8),
-                    secret=Secrets(os.environ).read,
+                    secret=self._secret,
                     tell=self._tell,
                 )
                 await self._alone.listen(sockets)
                 for line in await self._alone.first_checks():
                     self._tell(line)
                 settle_memory()
+            self._admin = await serve_admin(
+                lambda: config if self._reloader is None else self._reloader.config,
+                self._register.options,
+                self._source,
+                clock=self._clock,
+                secret=self._secret,
+                tell=self._tell,
+            )
         except (StartError, PrepareError) as error:
             self.failure = error if isinstance(error, StartError) else StartError(str(error))
             return None
@@ -272,6 +321,8 @@ class House:
         self._tell(f"Penstock serves {models} at {scheme}://{host}:{address[1]}/v1")
         if insecure_dev:
             self._tell("Development mode: nobody is asked for a key, and only this machine can reach it.")
+        if not self._source.is_file:
+            self._tell("No ledger is kept: what requests cost is in /metrics. With a configuration file there is one.")
         if self._options.announce_fd is not None:
             line = msgspec.json.encode({"port": address[1], "pid": os.getpid()}) + b"\n"
             os.write(self._options.announce_fd, line)

@@ -12,10 +12,12 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from penstock.app.books import Books
 from penstock.app.errors import StartError
 from penstock.app.listen import tls_context
 from penstock.app.log_writer import LogWriter
 from penstock.app.metrics_page import MetricsPage
+from penstock.app.options import BooksOptions
 from penstock.app.system import quiet_libraries
 from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
 from penstock.control.prober import Prober
@@ -23,6 +25,7 @@ from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.ids import RequestIds
 from penstock.core.outcome import Outcome
+from penstock.gateway.accounting import Accounting
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.plane import Plane
 from penstock.gateway.prepare import Parts, Preparer
@@ -62,6 +65,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str = ""
     private_key: str = ""
     responses_file: str = ""
+    books: BooksOptions = BooksOptions()
 
 
 class Worker:
@@ -84,7 +88,9 @@ class Worker:
         directory: Path | None = None,
         name: str = "",
     ) -> None:
-        """Raises `PrepareError` for a spec that cannot be served, `StartError` for a log that cannot be written."""
+        """Raises `PrepareError` for a spec that cannot be served, `StartError` for a log that cannot be written or
+        counters that cannot be used.
+        """
         quiet_libraries()
         loop = asyncio.get_running_loop()
         wheel = Wheel(loop)
@@ -102,11 +108,23 @@ class Worker:
             limits = FetchOptions(hosts=hosts, max_bytes=spec.images_max_bytes, timeout=spec.images_timeout)
             return Fetcher(loop, options=limits)
 
-        self._preparer = Preparer(Parts(clock=clock, rng=rng, secret=secret, transport=transport, fetcher=fetcher))
-        plane, swapped = self._preparer.prepare(spec, None)
-        self._prepared: tuple[Plane, Callable[[], None]] | None = None
         registry = Registry()
         self._registry, self._clock = registry, clock
+        self.books = books = Books(
+            options.books,
+            group=group,
+            clock=clock,
+            rng=rng,
+            secret=secret,
+            tell=tell,
+            registry=registry,
+            directory=directory,
+        )
+        parts = Parts(clock=clock, rng=rng, secret=secret, transport=transport, fetcher=fetcher, issued=books.issued)
+        self._preparer = Preparer(parts)
+        plane, swapped = self._preparer.prepare(spec, None)
+        books.serves(plane)
+        self._prepared: tuple[Plane, Callable[[], None]] | None = None
         self._metrics = RequestMetrics(registry)
         self._writer: LogWriter | None = None
         self._log: AccessLog | None = None
@@ -122,6 +140,13 @@ class Worker:
             on_outcome=self._on_outcome if self._log is not None else self._metrics.on_outcome,
             pages={b"/metrics": self._page.answer},
             stored=StoredResponses(self._responses, clock, tell),
+            accounting=Accounting(
+                books.counters,
+                spent=books.spent,
+                begin=books.begin if books.keeps_ledger else None,
+                on_entry=books.record if books.keeps_ledger else None,
+                on_crossing=books.crossed,
+            ),
         )
         swapped()
         self._metrics.serves(plane.routes)
@@ -137,7 +162,8 @@ class Worker:
         self._background: list[asyncio.Task[None]] = []
 
     async def listen(self, sockets: Iterable[socket.socket]) -> None:
-        """Begin to serve at sockets that are bound. The first checks of the replicas begin too."""
+        """Begin to serve at sockets that are bound. The first checks of the replicas begin too. Raises `StartError`."""
+        await self.books.open()
         self._background = [self._group.create_task(self.prober.run()), self._group.create_task(self._flush())]
         self._authorize(self.gateway.plane)
         for bound in sockets:
@@ -166,6 +192,7 @@ class Worker:
         assert self._prepared is not None, "nothing was prepared"
         (plane, swapped), self._prepared = self._prepared, None
         self._metrics.serves(plane.routes)
+        self.books.serves(plane)
         self.gateway.plane = plane
         swapped()
         self._authorize(plane)
@@ -196,11 +223,13 @@ class Worker:
     async def drain(self, seconds: float | None = None) -> None:
         """Take no more requests, let those in flight end within the time (default: configured), then let go of all."""
         await self.server.drain(seconds)
+        await self.books.close()
         self.close()
 
     def close(self) -> None:
         """Let go of everything, at once; again is harmless."""
         self.server.close()
+        self.books.let_go()
         for task in self._background:
             task.cancel()
         self._preparer.close()

@@ -9,10 +9,9 @@ from typing import Final, Protocol
 from penstock.balancing.prefix_index import PrefixIndex
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.fleet import ReplicaView
-from penstock.core.request import Request
+from penstock.core.request import PREFIX_TOKENS, Request
 
 MAX_SCORED: Final = 16  # scoring is linear; beyond this many candidates a sample of them is scored
-BLOCK_TOKENS: Final = 256  # about what one prefix hash stands for
 WAITING_TOKENS: Final = 512  # what one request in an engine's own queue is taken to cost
 
 
@@ -94,7 +93,9 @@ class Balancer:
                 continue
             cost = float(replica.inflight_tokens + replica.waiting * WAITING_TOKENS + request.prompt_tokens)
             if held:
-                cost -= held.get(name, 0) * BLOCK_TOKENS
+                depth = held.get(name, 0)
+                if depth:
+                    cost -= PREFIX_TOKENS[depth - 1]
             if replica.kv_used > 0.5:
                 cost *= 0.5 / max(0.02, 1.0 - replica.kv_used)
             if name in tried:

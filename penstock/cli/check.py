@@ -14,6 +14,8 @@ from penstock.cli.config_file import load_file
 
 if TYPE_CHECKING:
     from penstock.config.schema import Config, Deployment, Key, Model
+    from penstock.config.spec import DeploymentSpec, PlaneSpec
+    from penstock.limits.rules import Limit
 
 MAX_KEYS: Final = 50  # told one by one
 
@@ -57,14 +59,32 @@ def check(file: Path, as_json: bool) -> int:
 
 
 def _meaning(file: Path, config: Config) -> Iterator[str]:
+    from penstock.config.compile import compile_plane
+
     yield f"{file} is good."
     yield ""
     scheme = "http" if config.server.tls is None else "https"
     yield f"Listens on {scheme}://{_host(config.server.host)}:{config.server.port}, for {_who(config)}."
+    if (admin := config.admin) is not None:
+        scheme = "http" if admin.tls is None else "https"
+        who = [f"{len(admin.keys)} {'key' if len(admin.keys) == 1 else 'keys'}"] if admin.keys else []
+        who += [f"tokens of {admin.oidc.issuer}"] if admin.oidc is not None else []
+        yield f"The admin API is at {scheme}://{_host(admin.host)}:{admin.port}/admin/v1, for {' and '.join(who)}."
     yield "\nModels, as callers name them"
     yield from _table((name, _model(model)) for name, model in config.models.items())
     yield "\nDeployments"
     yield from _table((name, _deployment(deployment)) for name, deployment in config.deployments.items())
+    plane = compile_plane(config, 1, {})
+    yield "\nPrices"
+    yield from _table((one.name, _price(one, plane)) for one in plane.deployments)
+    limits = [*plane.limits, *_of_keys(plane)]
+    if limits:
+        yield "\nLimits and budgets"
+        shared = config.store.counters is not None
+        yield from _table((limit.name, _limit(limit, plane, shared)) for limit in limits[:MAX_KEYS])
+        if len(limits) > MAX_KEYS:
+            yield f"  ... and {len(limits) - MAX_KEYS:,} more"
+        yield from _counting(limits, shared)
     if isinstance(config.keys, tuple) and config.keys:
         yield "\nKeys"
         yield from _table((key.id, _key(config, key)) for key in config.keys[:MAX_KEYS])
@@ -78,10 +98,84 @@ def _meaning(file: Path, config: Config) -> Iterator[str]:
         yield from _table(off)
 
 
+def _price(deployment: DeploymentSpec, plane: PlaneSpec) -> str:
+    """What it costs today, as far as that is known before anybody asks."""
+    from penstock.config.prices import bundled, price_for
+    from penstock.core.clock import SystemClock
+    from penstock.pricing.differences import summary
+
+    found: dict[str, list[str]] = {}
+    for name in [model.name for model in plane.models if deployment.name in model.plan.deployments] or [""]:
+        price = price_for(deployment, name, bundled())
+        row = None if price is None else price.at(SystemClock.wall())
+        if row is None:
+            told = "not priced: nobody knows what it costs, which is not nothing"
+        else:
+            derived = ", derived from hours of GPUs" if row.derived else ""
+            told = f"{summary(row)}{derived} ({'this file' if deployment.price else 'the table of prices'})"
+        found.setdefault(told, []).append(name)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"as {', '.join(names)}: {told}" for told, names in found.items())
+
+
+def _of_keys(plane: PlaneSpec) -> Iterator[Limit]:
+    from penstock.config.limits import lookup
+
+    if (own := lookup(plane)) is not None:
+        for key in plane.keys:
+            yield from own(key.id)
+
+
+def _limit(limit: Limit, plane: PlaneSpec, shared: bool) -> str:
+    """With by how much it may be exceeded."""
+    from penstock.config.limits import said
+    from penstock.config.spec import Notify
+
+    told = [said(limit)]
+    if limit.period is not None:
+        notify = plane.thresholds.get(limit.name, Notify())
+        shares = ", ".join(f"{share}%" for share in notify.shares)
+        where = "" if notify.webhook is None else " at the webhook"
+        told += [f"told{where} at {shares}"] if shares else []
+    return f"{'; '.join(told)}; {_overshoot(limit, shared)}"
+
+
+def _overshoot(limit: Limit, shared: bool) -> str:
+    from penstock.limits.blocks import overshoot
+
+    if limit.soft:
+        return "may be exceeded"
+    beyond = overshoot(limit.amount)
+    if not shared or limit.strict or not limit.window or not beyond:
+        return "never exceeded"
+    return f"exceeded by at most {beyond:,}"
+
+
+def _counting(limits: Iterable[Limit], shared: bool) -> Iterator[str]:
+    """What the numbers above rest on."""
+    from penstock.limits.blocks import SHARE
+    from penstock.limits.rules import Meter
+
+    if shared:
+        yield "  All hosts count together. What is `strict` costs a call to the counters for every request."
+        if any(limit.window and not limit.strict for limit in limits):
+            yield f"  Of the others, workers lease blocks: all of them together at most one {SHARE}th of a limit. By"
+            yield "  so much may it be exceeded in one window, however many hosts there are; budgets never are."
+    else:
+        yield "  All workers of this host count together. Every other host counts for itself, so that two allow twice"
+        yield "  as much, until `store.counters` lets them count together."
+    if any(limit.meter not in (Meter.REQUESTS, Meter.CONCURRENT_REQUESTS) for limit in limits):
+        yield "  Tokens and money are reserved before an answer begins: for all of its `max_tokens` or, without, for"
+        yield "  what such answers usually have. One that has more is charged all the same, and by so much a limit may"
+        yield "  be exceeded. With `models.*.max_tokens` every request has a maximum."
+
+
 def _key(config: Config, key: Key) -> str:
     """What it may do in the end, with what it has from its team and organisation."""
     from penstock.config.tenancy import Grants
     from penstock.config.units import instant
+    from penstock.core.money import show
 
     grant = Grants(config).of(key)
     said = [f"of {'/'.join(filter(None, (grant.org, grant.team)))}"] if grant.org else []
@@ -97,6 +191,8 @@ def _key(config: Config, key: Key) -> str:
         for word, when in (("from", grant.not_before), ("until", grant.expires), ("revoked at", grant.revoked))
         if when is not None
     ]
+    if grant.max_cost is not None:
+        said.append(f"one request at most {show(grant.max_cost)}")
     if grant.priority != "normal":
         said.append(f"{grant.priority} priority")
     if key.previous is not None:
@@ -129,8 +225,17 @@ def _model(model: Model) -> str:
     left = "; read to its end when the caller leaves" if model.on_disconnect == "drain" else ""
     return (
         f"{', then '.join(model.deployments)}; {tries}{hedge}; "
-        f"first token within {times.first_token}, all within {times.total}{left}"
+        f"first token within {times.first_token}, all within {times.total}{left}{_max_tokens(model)}"
     )
+
+
+def _max_tokens(model: Model) -> str:
+    said = model.max_tokens
+    if said is None:
+        return ""
+    default = said.most if said.default is None else said.default
+    most = "" if said.most is None else f"; at most {said.most:,} tokens, more is refused"
+    return f"{most}; {default:,} where the caller says nothing"
 
 
 def _deployment(deployment: Deployment) -> str:
@@ -211,11 +316,23 @@ def _breaker(deployment: Deployment) -> str:
 
 def _warnings(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     """What is allowed but will not work here, or not as somebody may think."""
+    from penstock.config.schema import NO_DATABASE
+
     yield from _missing("keys_pepper", config.keys_pepper, environ)
+    yield from _missing("store.database", config.store.database, environ)
+    yield from _missing("store.counters", config.store.counters, environ)
+    for name, budget in config.budgets.items():
+        yield from _missing(f"budgets.{name}.webhook", budget.webhook, environ)
+    if config.budgets and config.store.database == NO_DATABASE:
+        yield "with `store.database: off` nobody remembers what was spent: budgets begin anew whenever Penstock starts."
+    if config.store.counters is None and (vain := [name for name, limit in config.limits.items() if limit.strict]):
+        yield f"`strict` has no meaning without `store.counters`; it stands at {', '.join(vain[:8])}."
     for name, deployment in config.deployments.items():
         yield from _missing(f"deployments.{name}.key", deployment.key, environ)
         if deployment.model is not None and "/" in deployment.model and not Path(deployment.model).is_dir():
             yield f"deployments.{name}.model: there is no directory {deployment.model} here."
+    if config.admin is not None and config.admin.tls is None and not _loopback(config.admin.host):
+        yield f"admin.host is {config.admin.host} without `admin.tls`: keys of administrators travel in clear."
     used = {name for model in config.models.values() for name in model.deployments}
     unused = [name for name in config.deployments if name not in used]
     if unused:

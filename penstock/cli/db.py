@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.mistake import Failure, Mistake
+from penstock.cli.database import with_database
 
 if TYPE_CHECKING:
     from penstock.stores.sql import Database
-
-Result = TypeVar("Result")
 
 _database = click.option(
     "--database",
@@ -52,7 +49,7 @@ def migrate(database: str) -> int:
             click.echo(f"Applied {one.number:04d} {one.name}.")
         click.echo(f"The schema is version {(await schema_status(opened)).version}, which is the newest.")
 
-    _with(database, work)
+    with_database(database, work)
     return 0
 
 
@@ -72,7 +69,7 @@ def status(database: str, as_json: bool) -> int:
 
     from penstock.stores.migrate import schema_status
 
-    found = _with(database, schema_status, make=False)
+    found = with_database(database, schema_status, make=False)
     if as_json:
         pending = [{"number": one.number, "name": one.name} for one in found.pending]
         click.echo(msgspec.json.encode({"version": found.version, "applied": found.applied, "pending": pending}))
@@ -83,30 +80,3 @@ def status(database: str, as_json: bool) -> int:
         for one in found.pending:
             click.echo(f"{one.number:04d} {one.name}, pending: `penstock db migrate` applies it")
     return 1 if found.pending else 0
-
-
-def _with(url: str, work: Callable[[Database], Awaitable[Result]], make: bool = True) -> Result:
-    """What `work` answers about the database of this URL. Raises `Failure`; `Mistake` when there is none to open."""
-    import asyncio
-
-    from penstock.stores.base import StoreFailed
-    from penstock.stores.databases import open_database, sqlite_file
-
-    try:
-        file = sqlite_file(url)
-    except StoreFailed as error:
-        raise Mistake(str(error)) from None
-    if file is not None and not make and not file.exists():
-        raise Mistake(f"there is no {file}. `penstock db migrate` makes it.")
-
-    async def main() -> Result:
-        database = await open_database(url)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    try:
-        return asyncio.run(main())
-    except StoreFailed as error:
-        raise Failure(f"the database: {error}") from None

@@ -21,6 +21,7 @@ models:
     deployments: [local]
     # timeouts: { first_token: 30s, idle: 30s, total: 10m }
     # hedge_after: 2s  # no first token by then: a second attempt starts beside the first
+    # max_tokens: { most: 8192, default: 1024 }  # more is refused; who asks for nothing gets the default, and is told
 
 # One model at one place. Exactly one of `model`, `engine` and `provider` says which kind of place.
 deployments:
@@ -33,6 +34,7 @@ deployments:
   # pool:
   #   engine: [http://10.0.0.4:8000/v1, http://10.0.0.5:8000/v1]
   #   served: llama-3-8b
+  #   price: { gpu_hour: $2.50, input_tokens_per_second: 20000, output_tokens_per_second: 2000 }
 
   # A provider. The key is never written here: env:NAME or file:/path says where it is.
   # openai:
@@ -40,10 +42,21 @@ deployments:
   #   served: gpt-5-mini
   #   key: env:OPENAI_API_KEY
 
-# Who may call. `penstock key create --id web` makes a key and prints its line for here.
+# Who may call. `penstock key create --id web` makes a key in the database; with --in-file it prints its line for here.
 # Without keys, `penstock serve --insecure-dev` answers anybody on this machine, and nobody else.
 # keys:
 #   - { id: web, sha256: "0000000000000000000000000000000000000000000000000000000000000000" }
+
+# How much may be asked for, counted apart for each key (or `per: team`, `user`, `model`, `all`).
+# limits:
+#   calls: { requests: 600/m }
+#   tokens: { tokens: 2M/d, per: team }
+
+# How much may be spent. What was spent is in the ledger, so that a restart does not forget it.
+# budgets:
+#   house: { amount: $500, every: month, per: all, mode: soft, notify: [50%, 100%] }
+# store:
+#   database: penstock.db
 
 server:
   host: 127.0.0.1  # 0.0.0.0 to be reached from other machines; needs keys

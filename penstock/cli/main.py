@@ -16,16 +16,20 @@ from typing import Final
 import click
 
 from penstock import __version__
+from penstock.cli.audit import audit
 from penstock.cli.chat import chat
 from penstock.cli.check import check
 from penstock.cli.config import config
+from penstock.cli.cost import cost
 from penstock.cli.db import db
 from penstock.cli.engine import engine
 from penstock.cli.init import init
 from penstock.cli.key import key
 from penstock.cli.migrate import migrate
+from penstock.cli.org import org, team
 from penstock.cli.prices import prices
 from penstock.cli.serve import serve
+from penstock.cli.user import user
 
 OK: Final = 0
 FAILED: Final = 1
@@ -52,7 +56,7 @@ def penstock() -> None:
     """
 
 
-for command in (serve, engine, chat, check, init, key, config, db, migrate, prices):
+for command in (serve, engine, chat, check, init, key, org, team, user, audit, config, cost, db, migrate, prices):
     penstock.add_command(command)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from penstock.config import addresses, tenancy
+from penstock.config import addresses, admin, limits, prices, stores, tenancy
 from penstock.config.places import dated, engine_addresses
 from penstock.config.presets import SOFTWARE
 from penstock.config.problems import nearest
 from penstock.config.providers import OPTIONS_OF_PROVIDERS, PROVIDERS
 from penstock.config.schema import KINDS, OPTIONS_OF_EMBEDDED, OPTIONS_OF_ENGINE, Access, Config, Deployment, Key, Model
-from penstock.config.units import n_bytes, seconds
+from penstock.config.units import n_bytes, seconds, wrong_zone
 from penstock.core.request import Endpoint
 
 Path: TypeAlias = tuple[str, ...]
@@ -28,6 +28,7 @@ def check(config: Config, named: Named) -> Iterator[Found]:
     for name, deployment in config.deployments.items():
         yield from _deployment(("deployments", name), deployment, named)
     yield from tenancy.check(config)
+    yield from limits.check(config, named)
     for name, organisation in config.organisations.items():
         here = ("organisations", name)
         yield from _models_of(here, organisation, config, named)
@@ -39,6 +40,12 @@ def check(config: Config, named: Named) -> Iterator[Found]:
     for i, text in enumerate(config.server.trusted_proxies):
         if (wrong := tenancy.wrong_network(text)) is not None:
             yield ("server", "trusted_proxies", str(i)), wrong
+    yield from stores.check(config.store)
+    yield from admin.check(config, named)
+    if (wrong := wrong_zone(config.timezone)) is not None:
+        yield ("timezone",), wrong
+    if seconds(config.cost.ledger_retention) < 86_400:
+        yield ("cost", "ledger_retention"), "must be at least 1d"
     if seconds(config.server.drain) > 3600:
         yield ("server", "drain"), "must not be longer than 1h"
     if not 1024 <= n_bytes(config.server.max_body) <= 2**30:
@@ -66,6 +73,11 @@ def _model(path: Path, model: Model, config: Config, named: Named) -> Iterator[F
             yield (*path, "timeouts", option), "must be longer than 0s"
     if model.hedge_after is not None and seconds(model.hedge_after) <= 0:
         yield (*path, "hedge_after"), "must be longer than 0s; leave it out for no hedging"
+    if (most := model.max_tokens) is not None:
+        if most.most is None and most.default is None:
+            yield (*path, "max_tokens"), "needs `most`, `default` or both"
+        elif most.most is not None and (most.default or 0) > most.most:
+            yield (*path, "max_tokens", "default"), f"must not be more than `most` ({most.most:,})"
     if model.on_cut == "continue":
         known = [config.deployments[name] for name in model.deployments if name in config.deployments]
         if known and all(deployment.provider is not None for deployment in known):
@@ -102,6 +114,7 @@ def _deployment(path: Path, deployment: Deployment, named: Named) -> Iterator[Fo
         yield from _provider(path, deployment, named)
     elif kind == "model" and deployment.key is not None:
         yield (*path, "key"), "has no meaning for the embedded engine, which listens to Penstock only; remove it"
+    yield from prices.check(path, deployment)
     if not 0 < seconds(deployment.connect_timeout) <= 300:
         yield (*path, "connect_timeout"), "must be longer than 0s and at most 5m"
     if seconds(deployment.breaker.open_for) <= 0:

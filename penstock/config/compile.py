@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
+from penstock.config.limits import limits_of, thresholds_of
 from penstock.config.places import Place, place_of
+from penstock.config.prices import options_of
+from penstock.config.providers import PROVIDERS
 from penstock.config.schema import Config, Deployment, Model
-from penstock.config.spec import DeploymentSpec, ModelSpec, PlaneSpec, ReplicaSpec
+from penstock.config.spec import DeploymentSpec, MaxTokens, ModelSpec, PlaneSpec, ReplicaSpec
+from penstock.config.stored_keys import with_tenants
 from penstock.config.tenancy import Grants
 from penstock.config.units import n_bytes, seconds
 from penstock.core.plan import Plan
+from penstock.stores.tenants import StoredTenant
 
 
 def compile_plane(
-    config: Config, version: int, engines: Mapping[str, tuple[str, ...]], *, insecure_dev: bool = False
+    config: Config,
+    version: int,
+    engines: Mapping[str, tuple[str, ...]],
+    *,
+    insecure_dev: bool = False,
+    tenants: Iterable[StoredTenant] = (),
 ) -> PlaneSpec:
     """`engines`: for each deployment of the embedded engine, the origins of its replicas, from whoever started them.
+    `tenants` were made at run time. Raises ValueError when one of these has options that cannot be read.
 
     Replicas are named by their position, so one whose process was started anew elsewhere keeps its name.
     """
     assert isinstance(config.keys, tuple), "`load` puts the keys of a file in the place of its name"
+    hash, declared, organisations = config_hash(config), Grants(config), config.organisations
+    config = with_tenants(config, tenants)
+    assert isinstance(config.keys, tuple), "tenants have no keys"
     grants = Grants(config)
     return PlaneSpec(
         version=version,
-        config_hash=config_hash(config),
+        config_hash=hash,
         models=tuple(
-            ModelSpec(name, _plan(model), model.on_disconnect, model.on_cut) for name, model in config.models.items()
+            ModelSpec(name, _plan(model), model.on_disconnect, model.on_cut, _max_tokens(model))
+            for name, model in config.models.items()
         ),
         deployments=tuple(
             _deployment(name, deployment, engines.get(name, ())) for name, deployment in config.deployments.items()
         ),
         keys=tuple(map(grants.key, config.keys)),
         grants=grants.table(),
+        tenants=tuple(
+            declared.around(org, team)
+            for org, organisation in organisations.items()
+            for team in ("", *organisation.teams)
+        ),
         keys_pepper=config.keys_pepper,
+        limits=limits_of(config),
+        thresholds=thresholds_of(config),
+        timezone=config.timezone,
+        cost_tags=config.cost.tags,
+        ledger_retention=seconds(config.cost.ledger_retention),
         trusted_proxies=config.server.trusted_proxies,
         insecure_dev=insecure_dev,
         max_in_flight=config.server.max_in_flight,
@@ -70,6 +95,11 @@ def _plan(model: Model) -> Plan:
     )
 
 
+def _max_tokens(model: Model) -> MaxTokens | None:
+    said = model.max_tokens
+    return None if said is None else MaxTokens(said.most, said.most if said.default is None else said.default)
+
+
 def _deployment(name: str, deployment: Deployment, origins: tuple[str, ...]) -> DeploymentSpec:
     place = place_of(deployment)
     return DeploymentSpec(
@@ -90,6 +120,8 @@ def _deployment(name: str, deployment: Deployment, origins: tuple[str, ...]) -> 
         region=deployment.region,
         project=deployment.project,
         api_version=deployment.api_version,
+        provider=deployment.provider if deployment.provider is not None and deployment.provider in PROVIDERS else "",
+        price=options_of(deployment),
     )
 
 

@@ -7,8 +7,11 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from penstock.config.spec import DeploymentSpec, GrantSpec, KeySpec, ModelSpec, PlaneSpec
+from penstock.config.limits import most_of, said
+from penstock.config.spec import DeploymentSpec, GrantSpec, KeySpec, ModelSpec, Notify, PlaneSpec
 from penstock.config.units import instant
+from penstock.core.money import show
+from penstock.pricing.options import PriceOptions
 
 MAX_SHOWN: Final = 120  # characters of a value
 MAX_KEYS: Final = 100  # lines about keys
@@ -17,6 +20,9 @@ _OF_THE_WHOLE: Final = (
     "insecure_dev",
     "max_in_flight",
     "keys_pepper",
+    "timezone",
+    "cost_tags",
+    "ledger_retention",
     "trusted_proxies",
     "responses_retention",
     "responses_max",
@@ -36,6 +42,7 @@ def diff(old: PlaneSpec, new: PlaneSpec) -> list[str]:
         *_named("model", _by_name(old.models), _by_name(new.models)),
         *_named("deployment", _by_name(old.deployments), _by_name(new.deployments)),
         *_keys(old, new),
+        *_limits(old, new),
     ]
     for field in _OF_THE_WHOLE:
         before, after = getattr(old, field), getattr(new, field)
@@ -64,6 +71,31 @@ def _keys(old: PlaneSpec, new: PlaneSpec) -> Iterator[str]:
         yield f"... and {len(lines) - MAX_KEYS:,} more changes of keys"
 
 
+def _limits(old: PlaneSpec, new: PlaneSpec) -> Iterator[str]:
+    """As many as there are keys, perhaps."""
+    before, after = ({limit.name: limit for limit in plane.limits} for plane in (old, new))
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    for name in changed[:MAX_KEYS]:
+        if name not in after:
+            yield f"- limit {name}"
+        elif name not in before:
+            yield f"+ limit {name}: {said(after[name])}"
+        else:
+            yield f"~ limit {name}: {said(before[name])} -> {said(after[name])}"
+    if len(changed) > MAX_KEYS:
+        yield f"... and {len(changed) - MAX_KEYS:,} more changes of limits"
+    for name in {**old.thresholds, **new.thresholds}:
+        was, now = old.thresholds.get(name, Notify()), new.thresholds.get(name, Notify())
+        if was.shares != now.shares:
+            yield f"~ limit {name}: somebody is told at: {_shares(was)} -> {_shares(now)}"
+        if was.webhook != now.webhook:
+            yield f"~ limit {name}: webhook changed"  # the address may be a secret
+
+
+def _shares(notify: Notify) -> str:
+    return ", ".join(f"{share}%" for share in notify.shares) or "nothing"
+
+
 _Known: TypeAlias = tuple[KeySpec, GrantSpec]
 
 
@@ -83,6 +115,9 @@ def _facts_of_key(key: KeySpec, grant: GrantSpec) -> dict[str, Any]:
     for option in ("not_before", "expires", "revoked"):
         if facts[option] is not None:
             facts[option] = instant(facts[option])
+    facts["limits"] = tuple(most_of(limit) for limit in facts.pop("own"))
+    if facts["max_cost"] is not None:
+        facts["max_cost"] = show(facts["max_cost"])
     digest, old = (key.digest, key.peppered), key.previous
     return {"the key itself": digest, "the key before it": old, "until": old and instant(old.until), **facts}
 
@@ -94,8 +129,29 @@ def _facts(item: ModelSpec | DeploymentSpec) -> Iterator[tuple[str, Any]]:
         elif field == "replicas":
             yield field, tuple(f"{replica.origin}{replica.base_path}" for replica in value)
             yield "health", tuple(replica.health_path or "off" for replica in value)
+        elif field == "price":
+            yield field, tuple(msgspec.json.encode(_price(one)).decode() for one in value)
+        elif field == "max_tokens":
+            policy = {} if value is None else msgspec.structs.asdict(value)
+            yield field, tuple(f"{name} {n}" for name, n in policy.items() if n is not None)
         elif field != "name":
             yield field, value
+
+
+_NO_PRICE: Final = PriceOptions()
+
+
+def _price(options: PriceOptions) -> dict[str, Any]:
+    """What was written."""
+    given = {
+        name: value
+        for name in options.__struct_fields__
+        if (value := getattr(options, name)) != getattr(_NO_PRICE, name)
+    }
+    if options.tiers:
+        tiers = [msgspec.structs.asdict(tier) for tier in options.tiers]
+        given["tiers"] = [{name: value for name, value in tier.items() if value is not None} for tier in tiers]
+    return given
 
 
 def _named(what: str, old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]) -> Iterator[str]:

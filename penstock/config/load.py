@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from collections.abc import Mapping as AnyMapping
+from datetime import date
+from functools import cache
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -30,6 +32,7 @@ Path: TypeAlias = tuple[str, ...]
 Read: TypeAlias = Callable[[str], str]
 T = TypeVar("T")
 
+_DATE: Final = re.compile(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _INT: Final = re.compile(r"^[-+]?[0-9]{1,18}$")
 
 
@@ -80,7 +83,7 @@ def _read(text: str, file: str, kind: type[T]) -> tuple[T | None, _Reader]:
     reader = _Reader(file)
     try:
         root = parse(text, file)
-        value = reader.value(root, inspect.type_info(kind), ())
+        value = reader.value(root, _type_info(kind), ())  # type: ignore[arg-type]  # mypy doubts that a class has a hash
     except _TooLarge as error:
         raise ConfigError((Problem(file, error.line, "", str(error)),)) from None
     return (None if value is _INVALID else value), reader
@@ -93,6 +96,12 @@ def _one_key(line: str) -> tuple[Key | None, tuple[Problem, ...]]:
     except ConfigError as error:
         return None, error.problems
     return key, tuple(reader.problems)
+
+
+@cache
+def _type_info(kind: type) -> inspect.Type:
+    """Takes longer than to read a small file."""
+    return inspect.type_info(kind)
 
 
 class _TooLarge(Exception):
@@ -271,6 +280,13 @@ def _meaning(node: Scalar, kind: inspect.Type) -> Any:
         return text if fits and text.isprintable() else _INVALID
     if isinstance(kind, inspect.LiteralType):
         return text if text in kind.values else _INVALID
+    if isinstance(kind, inspect.BoolType):
+        return text == "true" if node.plain and text in ("true", "false") else _INVALID
+    if isinstance(kind, inspect.DateType):
+        try:
+            return date.fromisoformat(text) if _DATE.match(text) else _INVALID
+        except ValueError:
+            return _INVALID
     assert isinstance(kind, inspect.IntType), f"the schema uses {kind!r}, which this file does not read"
     if not node.plain or _INT.match(text) is None:
         return _INVALID
@@ -285,6 +301,10 @@ def _wanted(kind: inspect.Type, extra: AnyMapping[str, Any]) -> str:
         return str(extra["expected"])
     if isinstance(kind, inspect.LiteralType):
         return " or ".join(f"`{value}`" for value in kind.values)
+    if isinstance(kind, inspect.BoolType):
+        return "`true` or `false`"
+    if isinstance(kind, inspect.DateType):
+        return "a day such as 2027-01-31"
     if isinstance(kind, inspect.IntType):
         assert kind.ge is not None, "every number here has bounds"
         assert kind.le is not None, "every number here has bounds"

@@ -10,20 +10,13 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from penstock.config.limit_options import BudgetOptions, BudgetText, LimitOptions, OwnBudget, OwnLimits
+from penstock.config.options import Count, Options, Text, says
 from penstock.config.providers import PROVIDERS
 from penstock.config.secrets import SecretReference
 from penstock.config.spec import OnCut, OnDisconnect
 from penstock.config.units import Duration, Instant, Size
-
-
-def says(meaning: str) -> Meta:
-    """What editors show beside the option, by way of the JSON Schema."""
-    return Meta(description=meaning)
-
-
-class _Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
+from penstock.pricing.options import Money, PriceOptions
 
 DeploymentName = Annotated[
     str,
@@ -59,7 +52,8 @@ Digest = Annotated[
         pattern=r"^[0-9a-f]{64}$",
         extra={
             "secret": True,
-            "wrong": "must be the digest of the whole key, 64 lower-case hex digits (`penstock key create` prints it)",
+            "wrong": "must be the digest of the whole key, 64 lower-case hex digits "
+            "(`penstock key create --in-file` prints it)",
         },
     ),
 ]
@@ -69,6 +63,22 @@ Network = Annotated[
         pattern=r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$",
         examples=["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"],
         extra={"expected": "an address or a network such as 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32"},
+    ),
+]
+LimitName = Annotated[
+    str,
+    Meta(
+        # those of limits that have no name of their own have a space in them
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        extra={"expected": "a name of at most 64 letters, digits, dots, dashes and underscores"},
+    ),
+]
+Place = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=1024,
+        extra={"secret": True, "wrong": "must be an address, or where it is: env:NAME or file:/path"},
     ),
 ]
 UpstreamPath = Annotated[
@@ -123,11 +133,9 @@ HostPattern = Annotated[
         extra={"expected": "a host such as images.example.com, or *.example.com for all below it"},
     ),
 ]
-Text = Annotated[str, Meta(min_length=1, max_length=1024)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
-class Timeouts(_Options, frozen=True):
+class Timeouts(Options, frozen=True):
     """How long to wait for an answer."""
 
     first_token: Annotated[
@@ -137,7 +145,17 @@ class Timeouts(_Options, frozen=True):
     total: Annotated[Duration, says("Of the whole request, all attempts together.")] = "10m"
 
 
-class Model(_Options, frozen=True):
+class MaxTokensOptions(Options, frozen=True):
+    """How long answers may be. What a caller asked for is never changed: it is refused, or it is sent."""
+
+    most: Annotated[Count | None, says("A request for more is refused.")] = None
+    default: Annotated[
+        Count | None,
+        says("What is asked for where the caller says nothing, who is told so in a header. Without it, `most`."),
+    ] = None
+
+
+class Model(Options, frozen=True):
     """The public name that callers use."""
 
     deployments: Annotated[
@@ -167,16 +185,19 @@ class Model(_Options, frozen=True):
             "of the same engine can go on exactly; or `prefix`, where another deployment goes on from the text so far."
         ),
     ] = "error"
+    max_tokens: Annotated[MaxTokensOptions | None, says("How many tokens a caller may ask for. Without it, any.")] = (
+        None
+    )
 
 
-class Breaker(_Options, frozen=True):
+class Breaker(Options, frozen=True):
     """When a replica that keeps failing is left alone."""
 
     failures: Annotated[Count, says("In a row, before a replica is left alone.")] = 5
     open_for: Annotated[Duration, says("Before it is tried again.")] = "10s"
 
 
-class Deployment(_Options, frozen=True):
+class Deployment(Options, frozen=True):
     """One model at one place. Exactly one of `engine`, `provider` and `model` says what kind of place."""
 
     engine: Annotated[
@@ -207,6 +228,10 @@ class Deployment(_Options, frozen=True):
             "caller is told. Without it such a request is refused by the field's name."
         ),
     ] = ()
+    price: Annotated[
+        PriceOptions | Annotated[tuple[PriceOptions, ...], Meta(min_length=1, max_length=64)] | None,
+        says("What it costs, in the place of what the table of prices says; a list where that changes with the day."),
+    ] = None
 
     software: Annotated[
         Literal["vllm", "sglang", "tgi", "llama.cpp", "ollama", "tensorrt-llm", "penstock"] | None,
@@ -276,7 +301,7 @@ OPTIONS_OF_REPLICA: Final = (
 OPTIONS_OF_EMBEDDED: Final = ("replicas", *OPTIONS_OF_REPLICA)
 
 
-class Access(_Options, frozen=True, gc=False):
+class Access(Options, frozen=True, gc=False):
     """What an organisation, a team or a key may do. Each narrows what is around it; without an option, the same."""
 
     models: Annotated[tuple[str, ...] | None, says("The models that may be used. Without it, all.")] = None
@@ -299,6 +324,13 @@ class Access(_Options, frozen=True, gc=False):
         Literal["high", "normal", "low"] | None,
         says("Who goes first where there is not enough for all. The nearest one that is given holds (else normal)."),
     ] = None
+    limits: Annotated[OwnLimits | None, says("How much may be asked for, by all its keys together.")] = None
+    budget: Annotated[
+        BudgetText | OwnBudget | None, says("How much may be spent, by all its keys together: $50/month, or a mapping.")
+    ] = None
+    max_cost: Annotated[
+        Money | None, says("What one request may cost at most; one that might cost more is refused.")
+    ] = None
 
 
 class Team(Access, frozen=True, gc=False):
@@ -308,10 +340,12 @@ class Team(Access, frozen=True, gc=False):
 class Organisation(Access, frozen=True, gc=False):
     """Whom keys belong to. Nothing of one is ever seen by another."""
 
-    teams: Annotated[dict[str, Team], Meta(extra={"names": KeyId}), says("Its parts.")] = {}
+    teams: Annotated[dict[str, Team], Meta(extra={"names": KeyId}), says("Its parts.")] = msgspec.field(
+        default_factory=dict
+    )
 
 
-class PreviousKey(_Options, frozen=True, gc=False):
+class PreviousKey(Options, frozen=True, gc=False):
     """The key that was replaced, which goes on working for a while."""
 
     until: Annotated[Instant, says("When it stops to work.")]
@@ -323,7 +357,9 @@ class Key(Access, frozen=True, gc=False, kw_only=True):
     """Somebody who may call. The key itself is nowhere: only its digest, exactly one of `sha256` and `hmac`."""
 
     id: Annotated[KeyId, says("Stands in logs and metrics.")]
-    sha256: Annotated[Digest | None, says("SHA-256 of the whole key. `penstock key create` prints it.")] = None
+    sha256: Annotated[Digest | None, says("SHA-256 of the whole key. `penstock key create --in-file` prints it.")] = (
+        None
+    )
     hmac: Annotated[
         Digest | None, says("HMAC-SHA-256 of the whole key under `keys_pepper`, which is better than `sha256`.")
     ] = None
@@ -333,7 +369,7 @@ class Key(Access, frozen=True, gc=False, kw_only=True):
     tenant: Annotated[OrgName, says("The old name of `org`.")] = ""
 
 
-class KeysFile(_Options, frozen=True):
+class KeysFile(Options, frozen=True):
     """Keys that are in a file of their own."""
 
     file: Annotated[
@@ -341,14 +377,14 @@ class KeysFile(_Options, frozen=True):
     ]
 
 
-class Tls(_Options, frozen=True):
+class Tls(Options, frozen=True):
     """The certificate that is shown to callers. Read at the start; relative to this file."""
 
     certificate: Annotated[Text, says("A PEM file: the certificate, then those between it and the root.")]
     key: Annotated[Text, says("A PEM file: its private key, without a password.")]
 
 
-class Server(_Options, frozen=True):
+class Server(Options, frozen=True):
     """Where and how to listen."""
 
     host: Annotated[Text, says("The address to listen on. One that others can reach needs `keys`.")] = "127.0.0.1"
@@ -366,7 +402,55 @@ class Server(_Options, frozen=True):
     ] = "stderr"
 
 
-class Responses(_Options, frozen=True):
+Role = Literal["owner", "admin", "viewer", "billing"]
+
+
+class AdminKey(Options, frozen=True, gc=False):
+    """Somebody who may use the admin API. The key itself is nowhere: only its digest, one of `sha256` and `hmac`."""
+
+    id: Annotated[KeyId, says("Stands in the audit log.")]
+    role: Annotated[Role, says("What it may do: owner, admin, viewer or billing.")]
+    sha256: Annotated[Digest | None, says("SHA-256 of the whole key. `penstock key create --admin` prints it.")] = None
+    hmac: Annotated[
+        Digest | None, says("HMAC-SHA-256 of the whole key under `keys_pepper`, which is better than `sha256`.")
+    ] = None
+    org: Annotated[OrgName, says("The one organisation that it sees and looks after. Without it, all.")] = ""
+    expires: Annotated[Instant | None, says("When it ends to be valid.")] = None
+
+
+class Oidc(Options, frozen=True):
+    """Bearer tokens of an OpenID provider, verified with the keys that it publishes."""
+
+    issuer: Annotated[Text, says("Its address, as in the `iss` of its tokens. It says where its keys are.")]
+    audience: Annotated[Text, says("Whom its tokens must be meant for, their `aud`.")]
+    roles: Annotated[
+        dict[str, Role],
+        Meta(min_length=1, extra={"names": Text, "expected": "at least one value of the claim"}),
+        says("The role that each value of the claim gives; of several the most powerful. Without any: refused."),
+    ]
+    claim: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_:/-]{1,128}(\.[A-Za-z0-9_:/-]{1,128}){0,4}$",
+            extra={"expected": "the name of a claim, with dots for one inside of another"},
+        ),
+        says("The claim that says the roles, a text or a list: `groups`, `realm_access.roles`."),
+    ] = "roles"
+
+
+class Admin(Options, frozen=True):
+    """The admin API, at an address of its own. Without this section there is none."""
+
+    host: Annotated[Text, says("The address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535), says("0 lets the system choose.")] = 8081
+    tls: Annotated[Tls | None, says("Speak https. Without it, http.")] = None
+    keys: Annotated[
+        Annotated[tuple[AdminKey, ...], Meta(max_length=256)], says("Who may use it; other keys do not open it.")
+    ] = ()
+    oidc: Annotated[Oidc | None, says("Who else may: people whom an OpenID provider knows.")] = None
+
+
+class Responses(Options, frozen=True):
     """Responses (`/v1/responses`) that are kept, so that callers can fetch and continue them."""
 
     file: Annotated[
@@ -379,7 +463,7 @@ class Responses(_Options, frozen=True):
     )
 
 
-class Images(_Options, frozen=True):
+class Images(Options, frozen=True):
     """Images that callers name by URL. No engine is ever asked to fetch one."""
 
     fetch: Annotated[
@@ -394,7 +478,36 @@ class Images(_Options, frozen=True):
     ] = ()
 
 
-class Config(_Options, frozen=True):
+NO_DATABASE: Final = "off"
+
+
+class Store(Options, frozen=True):
+    """Where is kept what must outlive a process, or be shared by several hosts."""
+
+    database: Annotated[
+        Place | None,
+        says(
+            "The ledger, and what is made at run time: a SQLite file, relative to this file, or postgres://; env:NAME "
+            "or file:/path where the address has a password; `off` keeps neither."
+        ),
+    ] = None
+    counters: Annotated[
+        Place | None,
+        says("Redis or Valkey, where hosts count together: redis://, or env:NAME. Without it, each host counts alone."),
+    ] = None
+    spool: Annotated[Text | None, says("A directory for what the database has not got yet, relative to this file.")] = (
+        None
+    )
+
+
+class Cost(Options, frozen=True):
+    """What is written down of each request, beside what it cost."""
+
+    tags: Annotated[Count, says("Features and tags that one organisation may use; later ones are `other`.")] = 10_000
+    ledger_retention: Annotated[Duration, says("How long single requests are kept. At least 1d.")] = "400d"
+
+
+class Config(Options, frozen=True):
     """The whole file."""
 
     models: Annotated[
@@ -419,8 +532,20 @@ class Config(_Options, frozen=True):
         dict[str, Organisation],
         Meta(extra={"names": KeyId}),
         says("Whom keys belong to, and what all keys of one may do. Without any, `org` is just a name."),
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
+    limits: Annotated[
+        dict[str, LimitOptions],
+        Meta(extra={"names": LimitName}),
+        says("How much may be asked for, by whom. All that apply to a request hold together."),
+    ] = msgspec.field(default_factory=dict)
+    budgets: Annotated[
+        dict[str, BudgetOptions], Meta(extra={"names": LimitName}), says("How much may be spent, by whom.")
+    ] = msgspec.field(default_factory=dict)
+    timezone: Annotated[Text, says("In whose days, weeks and months budgets are: Europe/Berlin.")] = "UTC"
+    store: Store = msgspec.field(default_factory=Store)
+    cost: Cost = msgspec.field(default_factory=Cost)
     server: Server = msgspec.field(default_factory=Server)
+    admin: Annotated[Admin | None, says("Where keys, teams and costs are looked after over HTTP.")] = None
     responses: Responses = msgspec.field(default_factory=Responses)
     images: Images = msgspec.field(default_factory=Images)
 
@@ -432,7 +557,7 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "penstock.yaml"
     components = schema["$defs"]
     components["Deployment"]["oneOf"] = [{"required": [kind]} for kind in KINDS]
-    for digested in ("Key", "PreviousKey"):
+    for digested in ("Key", "PreviousKey", "AdminKey"):
         components[digested]["oneOf"] = [{"required": ["hmac"]}, {"required": ["sha256"]}]
     components["Deployment"]["properties"]["provider"]["examples"] = sorted(PROVIDERS)
     return schema

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -38,3 +39,8 @@ def parse(reference: str) -> EnvReference | FileReference:
         raise ValueError("not a reference to a secret: expected env:NAME or file:/path")
     kind, _, rest = reference.partition(":")
     return EnvReference(rest) if kind == "env" else FileReference(rest)
+
+
+def resolved(text: str, read: Callable[[str], str]) -> str:
+    """`text` itself or, where it is a reference, what `read` makes of it, with the errors of that."""
+    return text if re.search(REFERENCE_PATTERN, text) is None else read(text)

@@ -9,6 +9,8 @@ import msgspec
 from penstock.config.providers import COMPATIBLE, Auth, Dialect, Quirk
 from penstock.core.plan import Plan
 from penstock.core.request import Endpoint, Priority
+from penstock.limits.rules import Limit
+from penstock.pricing.options import PriceOptions
 
 OnDisconnect: TypeAlias = Literal["cancel", "drain"]
 OnCut: TypeAlias = Literal["error", "continue", "prefix"]
@@ -43,6 +45,16 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     region: str | None = None
     project: str | None = None
     api_version: str | None = None  # goes into the query
+    provider: str = ""  # whose price list holds; "": nobody's
+    price: tuple[PriceOptions, ...] = ()  # in the place of the table's
+
+
+class MaxTokens(msgspec.Struct, frozen=True, gc=False):
+    """How many tokens callers may ask for. What they asked for is never changed: more than `most` is refused, and
+    `default` is for those who said nothing; they are told so in a header."""
+
+    most: int | None = None
+    default: int | None = None  # never more than `most`, and given wherever that is
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -50,6 +62,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
     plan: Plan
     on_disconnect: OnDisconnect = "cancel"
     on_cut: OnCut = "error"
+    max_tokens: MaxTokens | None = None
 
 
 class GrantSpec(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +79,8 @@ class GrantSpec(msgspec.Struct, frozen=True, gc=False):
     expires: float | None = None
     revoked: float | None = None
     priority: Priority = Priority.NORMAL
+    max_cost: int | None = None  # nano-dollars, of one request
+    own: tuple[Limit, ...] = ()  # of each of these keys alone; `limits.lookup` gives them the key's name
 
 
 class DigestSpec(msgspec.Struct, frozen=True, gc=False):
@@ -84,6 +99,13 @@ class KeySpec(msgspec.Struct, frozen=True, gc=False):
     previous: DigestSpec | None = None
 
 
+class Notify(msgspec.Struct, frozen=True):
+    """When somebody is told about a budget, and where beside the log and the metrics."""
+
+    shares: tuple[int, ...] = (80, 100)  # percent of it that are spent, rising
+    webhook: str | None = None  # an address, or a reference to one that is a secret
+
+
 class PlaneSpec(msgspec.Struct, frozen=True):
     version: int
     config_hash: str
@@ -91,7 +113,13 @@ class PlaneSpec(msgspec.Struct, frozen=True):
     deployments: tuple[DeploymentSpec, ...]
     keys: tuple[KeySpec, ...]
     grants: tuple[GrantSpec, ...] = ()
+    tenants: tuple[GrantSpec, ...] = ()  # of the file: what is around keys made at run time, by organisation and team
     keys_pepper: str | None = None  # a reference, never the secret
+    limits: tuple[Limit, ...] = ()  # and budgets; without those of single keys, which are in their grants
+    thresholds: dict[str, Notify] = {}  # by the name of the budget; others: `Notify()`
+    timezone: str = "UTC"  # in whose days and months budgets are; `units.zone` reads it
+    cost_tags: int = 10_000  # features and tags that one organisation may use
+    ledger_retention: float = 400 * 86_400.0  # seconds that single requests are kept in the ledger
     trusted_proxies: tuple[str, ...] = ()  # networks
     insecure_dev: bool = False  # no keys asked for; the server then listens on loopback only
     max_in_flight: int = 20_000  # requests inside one worker; more are told 503 at once

@@ -6,11 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, TypeAlias, TypeVar
 
+from msgspec.structs import replace
+
+from penstock.config import limits
+from penstock.config.limit_options import OwnBudget, OwnLimits
 from penstock.config.problems import nearest
 from penstock.config.schema import Access, Config, Key
 from penstock.config.spec import DigestSpec, GrantSpec, KeySpec
 from penstock.config.units import unix_seconds
+from penstock.core.money import read_nanos
 from penstock.core.request import Endpoint, Priority
+from penstock.limits.rules import Limit
 
 Found: TypeAlias = tuple[tuple[str, ...], str]
 T = TypeVar("T")
@@ -28,6 +34,7 @@ class Grants:
         self._config = config
         self._around: dict[tuple[str, str], GrantSpec] = {}
         self._numbers: dict[GrantSpec, int] = {}
+        self._own: dict[tuple[OwnLimits | None, str | OwnBudget | None], tuple[Limit, ...]] = {}
 
     def around(self, org: str, team: str) -> GrantSpec:
         """What a key of this team has without options of its own."""
@@ -42,8 +49,15 @@ class Grants:
         return found
 
     def of(self, key: Key) -> GrantSpec:
-        around = self.around(org_of(key), key.team)
-        return narrowed(around, key) if has_options(key) else around
+        grant = self.around(org_of(key), key.team)
+        if has_options(key):
+            grant = narrowed(grant, key)
+        if key.limits is None and key.budget is None:
+            return grant
+        own = self._own.get((key.limits, key.budget))
+        if own is None:
+            own = self._own[key.limits, key.budget] = limits.own_of_key(key)
+        return replace(grant, own=own)
 
     def key(self, key: Key) -> KeySpec:
         """What a worker must know of it. The grant is one of `table`."""
@@ -65,10 +79,11 @@ class Grants:
 
 
 def has_options(access: Access) -> bool:
+    """Any that narrow what is around it: limits and budgets do not, they hold beside those."""
     return any(getattr(access, option) is not None for option in _OPTIONS)
 
 
-_OPTIONS: Final = Access.__struct_fields__
+_OPTIONS: Final = tuple(name for name in Access.__struct_fields__ if name not in ("limits", "budget"))
 
 
 def narrowed(around: GrantSpec, access: Access) -> GrantSpec:
@@ -85,6 +100,7 @@ def narrowed(around: GrantSpec, access: Access) -> GrantSpec:
         expires=_one_of(min, around.expires, access.expires),
         revoked=_one_of(min, around.revoked, access.revoked),
         priority=around.priority if access.priority is None else Priority(access.priority),
+        max_cost=_cheaper(around.max_cost, access.max_cost),
     )
 
 
@@ -130,6 +146,8 @@ def check_keys(config: Config, keys: Iterable[Key], named: Callable[[tuple[str, 
         if key.previous is not None:
             yield from _digest((*path, "previous"), key.previous.sha256, key.previous.hmac, config, named)
             yield from _instant((*path, "previous", "until"), key.previous.until)
+        if key.limits is not None or key.budget is not None or key.max_cost is not None:
+            yield from limits.check_own(path, key)
         if has_options(key):
             around = grants.around(org, key.team) if usable else _EVERYTHING
             whose = f"team `{key.team}`" if key.team else f"organisation `{org}`"
@@ -146,7 +164,10 @@ def _digest(
     if (sha256 is None) == (hmac is None):
         if sha256 is None and (named((*path, "sha256")) or named((*path, "hmac"))):
             return  # it was invalid, which has been told
-        yield path, "needs exactly one of `sha256` and `hmac`, the digest of the key (`penstock key create` prints it)"
+        yield (
+            path,
+            "needs exactly one of `sha256` and `hmac`, the key's digest (`penstock key create --in-file` prints it)",
+        )
     elif hmac is not None and config.keys_pepper is None and not named(("keys_pepper",)):
         yield (*path, "hmac"), "cannot be checked without `keys_pepper`, the secret that it was made with"
 
@@ -207,6 +228,7 @@ def _readable(access: Access) -> bool:
         all(name in _ENDPOINTS for name in access.endpoints or ())
         and all(wrong_network(text) is None for text in access.networks or ())
         and all(_in_calendar(text) for text in (access.not_before, access.expires, access.revoked) if text is not None)
+        and not any(limits.check_own((), access))
     )
 
 
@@ -230,6 +252,12 @@ def _overlap(around: tuple[str, ...] | None, here: tuple[str, ...] | None) -> tu
             if a.version == b.version and a.overlaps(b):
                 found[inner if a.prefixlen >= b.prefixlen else outer] = None
     return tuple(found)
+
+
+def _cheaper(around: int | None, here: str | None) -> int | None:
+    if here is None:
+        return around
+    return read_nanos(here) if around is None else min(around, read_nanos(here))
 
 
 def _one_of(narrower: Callable[[float, float], float], around: float | None, here: str | None) -> float | None:

@@ -5,10 +5,13 @@ reader.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from msgspec import Meta
+
+from penstock.config.problems import nearest
 
 DURATION_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)$"
 SIZE_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?(B|KB|MB|GB|KiB|MiB|GiB)$"
@@ -69,6 +72,25 @@ def unix_seconds(text: str) -> float:
 def instant(unix_seconds: float) -> str:
     """`2027-01-31T18:00:00Z`, whole seconds, rounded down."""
     return datetime.fromtimestamp(int(unix_seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def zone(name: str) -> tzinfo:
+    """Of the IANA database: `Europe/Berlin`. Raises `ValueError` when there is none of this name on this machine."""
+    if name == "UTC":
+        return UTC  # exists without a database
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"no time zone: {name!r}") from None
+
+
+def wrong_zone(name: str) -> str | None:
+    """What to say about it; None when it is one."""
+    try:
+        zone(name)
+    except ValueError:
+        return f"is not a time zone such as Europe/Berlin.{nearest(name, available_timezones())}"
+    return None
 
 
 def _split(text: str, pattern: str) -> tuple[str, str]:

@@ -155,6 +155,29 @@ class Overloaded(PenstockError):
     status, code, type = 503, "overloaded", "overloaded_error"
 
 
+class LimitExceeded(PenstockError):
+    """A limit or a budget of the caller's. `headers` are lines that tell how much of which is left."""
+
+    status, type = 429, "rate_limit_error"
+
+    def __init__(self, message: str, code: str, retry_after: float | None, headers: bytes) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.code = code
+        self.headers = headers
+
+
+class CostCapExceeded(PenstockError):
+    """One request that may cost more than one request of this key may cost."""
+
+    status, code, type = 403, "request_cost_limit", "permission_error"
+
+
+class Unpriced(PenstockError):
+    """Nobody knows what the model costs, and somebody has to."""
+
+    status, code, type = 403, "model_not_priced", "permission_error"
+
+
 class StoreUnavailable(PenstockError):
     """What was kept cannot be read at the moment."""
 

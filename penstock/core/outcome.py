@@ -18,8 +18,11 @@ class UsageSource(StrEnum):
     NONE = "none"  # nothing was generated
 
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """`received_at` is Unix time, all other times are seconds since then. The access log writes it as it is."""
+class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """`received_at` is Unix time, all other times are seconds since then. The access log writes it as it is.
+
+    `cost_nanos` is in 1e-9 dollars; None: nobody knows, which is not nothing.
+    """
 
     received_at: float
     request_id: str
@@ -37,6 +40,13 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     first_token_after: float | None
     duration: float
     plane_version: int
+    deployment: str = ""  # who answered
+    team: str = ""
+    user_hash: str = ""
+    feature: str = ""
+    session: str = ""
+    tags: tuple[str, ...] = ()
+    cost_nanos: int | None = None
 
 
 def to_microsecond(seconds: float) -> float:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from math import inf
+from typing import Final
 
 import msgspec
+
+PREFIX_TOKENS: Final = (
+    *range(256, 2_048, 256), *range(2_048, 4_096, 512), *range(4_096, 8_192, 1_024), *range(8_192, 16_384, 2_048),
+    *range(16_384, 32_769, 4_096),
+)  # fmt: skip
+"""How much of the prompt each of a request's prefix hashes covers, counted from its start, in tokens, about.
+
+The steps grow: what matters is how much of the prompt a replica holds, to a quarter, and each hash of a long prompt has
+to be looked up for every attempt. Less than the first is not worth steering for.
+"""
 
 
 class Endpoint(StrEnum):
@@ -46,6 +57,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     models: frozenset[str] | None = None  # public names this key may use; None: all
     team: str = ""  # unique within its organisation only
     priority: Priority = Priority.NORMAL
+    max_cost: int | None = None  # nano-dollars, of one request; None: any
 
     @property
     def tenant(self) -> str:
@@ -68,6 +80,16 @@ class Attribution(msgspec.Struct, frozen=True, gc=False):
 UNATTRIBUTED = Attribution()
 
 
+class Received(msgspec.Struct, gc=False):
+    """A body that says no name twice and nothing between its values, and what was read out of it.
+
+    Whatever `fields` a request has by the time it is sent, if they are these, `body` is how they are written.
+    """
+
+    body: bytes
+    fields: dict[str, msgspec.Raw]
+
+
 class Request(msgspec.Struct, frozen=True, gc=False):
     """What a caller asked for, in the gateway's own words.
 
@@ -83,7 +105,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     include_usage: bool  # the caller asked for the usage event at the end of the stream
     prompt_tokens: int  # estimate, before any upstream has counted
     max_tokens: int  # the caller's own, or our expectation where there is none
-    prefix_hashes: tuple[int, ...]  # one per block of prompt, each covering everything before it
+    prefix_hashes: tuple[int, ...]  # one for each of `PREFIX_TOKENS` that the prompt is long enough for
     fields: dict[str, msgspec.Raw]
     received_at: float  # Clock.now() seconds
     deadline: float = inf  # likewise; the caller's own, from `x-request-timeout`
@@ -92,6 +114,14 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     follows: str | None = None  # the stored response that it goes on from, whose turns are in `fields` by now
     form: bytes = b""  # the body of a multipart request (audio, images), which has no `fields`
     content_type: bytes = b""  # its type, with the boundary
+    received: Received | None = None  # of a long body, so that it need not be written anew
+
+    def forget(self) -> None:
+        """Drop what the caller sent: a long answer should not hold the question."""
+        self.fields.clear()
+        if self.received is not None:
+            self.received.body = b""
+            self.received.fields.clear()
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

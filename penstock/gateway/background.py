@@ -19,6 +19,7 @@ from penstock.gateway.exchange import Exchange, Flow
 from penstock.gateway.stored_responses import StoredResponses, owner
 from penstock.wire import responses
 from penstock.wire.dialects import asked_of
+from penstock.wire.prompts import UNREADABLE
 
 MAX_RUNNING: Final = 1_000  # in one worker
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -32,7 +33,7 @@ def wanted(body: bytes) -> bool:
         return False
     try:
         fields = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return False
     return bytes(fields.get("background", b"")) == b"true"
 

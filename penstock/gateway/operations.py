@@ -16,7 +16,6 @@ from penstock.core.request import Caller, Endpoint, Request
 from penstock.gateway import parsing
 from penstock.gateway.exchange import Exchange
 from penstock.wire import errors
-from penstock.wire.openapi import PAGES, document, of_endpoint
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -92,6 +91,8 @@ def azure(path: bytes) -> tuple[Operation, str] | None:
 
 def openapi(keys: bool) -> bytes:
     """The OpenAPI document of all that is served. `keys`: callers need one."""
+    from penstock.wire.openapi import PAGES, document, of_endpoint  # few ever ask for it
+
     deployments = {
         f"{_AZURE.decode()}{{model}}/{path.decode().removeprefix('/v1/')}": operation.endpoint
         for path, operation in _OPENAI_PATHS.items()

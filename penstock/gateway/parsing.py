@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec import structs
-
 from penstock.core.request import Caller, Endpoint, Request
 from penstock.gateway.exchange import Exchange
 from penstock.wire import anthropic, openai_chat, openai_more
@@ -28,12 +26,7 @@ def responses(exchange: Exchange, id: str, endpoint: Endpoint, caller: Caller, n
 
 
 def messages(exchange: Exchange, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str) -> Request:
-    request = anthropic.parse(exchange.body, id=id, endpoint=endpoint, caller=caller, now=now)
     version, betas = exchange.header(b"anthropic-version"), exchange.header(b"anthropic-beta")
-    if version is None and betas is None:
-        return request
-    return structs.replace(
-        request,
-        version="" if version is None else version.decode("latin-1"),
-        betas=() if betas is None else tuple(flag.strip() for flag in betas.decode("latin-1").split(",")),
+    return anthropic.parse(
+        exchange.body, id=id, endpoint=endpoint, caller=caller, now=now, version=version, betas=betas
     )

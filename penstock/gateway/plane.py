@@ -8,13 +8,15 @@ from random import Random
 import msgspec
 
 from penstock.balancing.balancer import Balancer
-from penstock.config.spec import PlaneSpec
+from penstock.config.spec import MaxTokens, PlaneSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.plan import Plan
 from penstock.core.request import Endpoint
 from penstock.gateway.inline_media import Fetcher
 from penstock.gateway.keyring import Keyring
+from penstock.limits.rules import Rules
+from penstock.pricing.prices import Price
 from penstock.resilience.breaker import Breaker
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
@@ -28,6 +30,9 @@ class Route(msgspec.Struct, frozen=True):
     plain_plan: Plan
     pools: Sequence[Sequence[Replica]]  # of the plan's deployments, in its order
     budget: RetryBudget  # of the model: one that is down must not take the retries of the others
+    prices: Mapping[str, Price | None]  # by deployment; None: not priced
+    max_tokens: MaxTokens | None = None
+    cap_name: str = "max_tokens"  # what its upstreams call the maximum of an answer in chat completions
     inline_media: bool = False  # pictures by URL must be put into the request
     by_endpoint: Mapping[Endpoint, Route] = {}
     """The same for each endpoint that at least one of the deployments can answer, with only those that can."""
@@ -44,6 +49,7 @@ class Plane(msgspec.Struct, frozen=True):
     breakers: Mapping[str, Breaker]
     renewed: Mapping[str, Authorization]  # by replica: credentials that must be fetched before it is ready
     keyring: Keyring
+    rules: Rules
     balancer: Balancer
     fetcher: Fetcher | None  # None: pictures by URL are refused
     clock: Clock

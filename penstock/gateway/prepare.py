@@ -5,7 +5,7 @@ Replicas that stay keep their counts, breakers and connections, so a reload is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 
@@ -13,15 +13,21 @@ import msgspec
 from msgspec import structs
 
 from penstock.balancing.balancer import Balancer
+from penstock.config.limits import lookup
+from penstock.config.prices import bundled, price_for
 from penstock.config.spec import DeploymentSpec, ModelSpec, PlaneSpec, ReplicaSpec
+from penstock.config.units import zone
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.keys import USERS, Pepper
 from penstock.core.request import Endpoint
 from penstock.gateway.inline_media import Fetcher
+from penstock.gateway.issued_keys import IssuedKeys
 from penstock.gateway.keyring import Keyring
 from penstock.gateway.plane import Plane, Route
-from penstock.gateway.ways import WAYS, authorization_of
+from penstock.gateway.ways import authorization_of, ways_of
+from penstock.limits.rules import Rules
+from penstock.pricing.prices import Table
 from penstock.resilience.breaker import Breaker, BreakerRule
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
@@ -29,6 +35,8 @@ from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.http_upstream import HttpUpstream
 
 _GOOGLES: Final = "env:GOOGLE_APPLICATION_CREDENTIALS"  # where all of Google's tools look first
+
+_NO_TABLE: Final = Table(())
 
 
 class PrepareError(Exception):
@@ -44,6 +52,7 @@ class Parts(msgspec.Struct, frozen=True):
     secret: Callable[[str], str]
     transport: Callable[[DeploymentSpec, ReplicaSpec], Transport]
     fetcher: Callable[[PlaneSpec], Fetcher | None] = lambda spec: None
+    issued: IssuedKeys | None = None  # keys made at run time, which all planes share
 
 
 class LiveReplica(msgspec.Struct, frozen=True):
@@ -82,7 +91,7 @@ class Preparer:
             pools[deployment.name] = []
             for place in deployment.replicas:
                 was = self._live.get(place.name)
-                same_place = was is not None and was.spec[1] == place
+                same_place = was is not None and (was.spec[0].name, was.spec[1]) == (deployment.name, place)
                 if was is not None and was.spec == (deployment, place) and was.secret == secret:
                     live[place.name] = was
                 else:
@@ -98,16 +107,18 @@ class Preparer:
                 pools[deployment.name].append(kept or Replica(place.name, deployment.name, ready=ready))
         balancer = previous.balancer if previous is not None else Balancer()
         budgets = self._budgets(spec, previous)
-        inlining = {deployment.name for deployment in spec.deployments if deployment.inline_media}
+        deployments = {deployment.name: deployment for deployment in spec.deployments}
+        issued = self._parts.issued
         plane = Plane(
             spec=spec,
-            routes={model.name: _route(model, pools, live, inlining, budgets[model.name]) for model in spec.models},
+            routes={model.name: _route(model, pools, live, deployments, budgets[model.name]) for model in spec.models},
             pools=pools,
             upstreams={name: one.upstream for name, one in live.items()},
             transports={name: one.transport for name, one in live.items()},
             breakers=breakers,
             renewed={name: one.authorization for name, one in live.items() if one.authorization.constant is None},
             keyring=self._keyring(spec, previous),
+            rules=Rules(spec.limits, zone(spec.timezone), lookup(spec, None if issued is None else issued.limits_of)),
             balancer=balancer,
             fetcher=self._parts.fetcher(spec) if spec.images_fetch else None,
             clock=self._parts.clock,
@@ -149,8 +160,8 @@ class Preparer:
         if previous is not None and _of_keys(previous.spec) == _of_keys(spec):
             kept = previous.keyring
             if kept.user_secret == (USERS if pepper is None else pepper.user_secret):  # the pepper is the same
-                return kept
-        return Keyring(spec, pepper)
+                return kept if previous.spec.tenants == spec.tenants else kept.within(spec)
+        return Keyring(spec, pepper, self._parts.issued)
 
     def _secret(self, deployment: DeploymentSpec) -> str | None:
         credential = deployment.credential or (_GOOGLES if deployment.auth == "google" else None)
@@ -165,11 +176,11 @@ class Preparer:
         transport = self._parts.transport(deployment, place)
         try:
             authorization = authorization_of(deployment, transport.host, secret, self._parts.clock)
-            ways = WAYS[deployment.dialect](deployment, place, transport.host, authorization, self._parts.clock)
+            ways = ways_of(deployment, place, self._parts.clock)
+            upstream = HttpUpstream(transport, self._parts.clock, ways, authorization)
         except (ValueError, LookupError) as error:
             transport.close()
             raise PrepareError(f"deployments.{deployment.name}: {error.args[0]}") from None
-        upstream = HttpUpstream(transport, self._parts.clock, ways)
         return LiveReplica((deployment, place), secret, upstream, transport, authorization)
 
 
@@ -181,16 +192,27 @@ def _route(
     model: ModelSpec,
     pools: Mapping[str, list[Replica]],
     live: Mapping[str, LiveReplica],
-    inlining: Collection[str],
+    deployments: Mapping[str, DeploymentSpec],
     budget: RetryBudget,
 ) -> Route:
     """Replicas of a deployment are alike, so what its first one can answer all can."""
+    specs = [deployments[name] for name in model.plan.deployments]
+    table = bundled() if any(spec.provider or spec.price for spec in specs) else _NO_TABLE
+    prices = {spec.name: price_for(spec, model.name, table) for spec in specs}
     plan = structs.replace(model.plan, drain=model.on_disconnect == "drain", on_cut=model.on_cut)
 
-    def route(deployments: tuple[str, ...]) -> Route:
-        narrowed = plan if deployments == plan.deployments else structs.replace(plan, deployments=deployments)
-        inline_media = any(name in inlining for name in deployments)
-        return Route(narrowed, narrowed.for_plain(), [pools[name] for name in deployments], budget, inline_media)
+    def route(names: tuple[str, ...]) -> Route:
+        narrowed = plan if names == plan.deployments else structs.replace(plan, deployments=names)
+        return Route(
+            narrowed,
+            narrowed.for_plain(),
+            [pools[name] for name in names],
+            budget,
+            {name: prices[name] for name in names},
+            model.max_tokens,
+            "max_completion_tokens" if any("max_completion_tokens" in one.quirks for one in specs) else "max_tokens",
+            inline_media=any(deployments[name].inline_media for name in names),
+        )
 
     can = {name: live[pools[name][0].name].upstream.endpoints for name in plan.deployments if pools[name]}
     whole = route(plan.deployments)

@@ -15,6 +15,7 @@ from penstock.core.errors import (
     BadRequest,
     FailureKind,
     Forbidden,
+    LimitExceeded,
     MethodNotAllowed,
     ModelNotFound,
     NotFound,
@@ -26,26 +27,29 @@ from penstock.core.errors import (
 from penstock.core.ids import RequestIds
 from penstock.core.outcome import Outcome, UsageSource, to_microsecond
 from penstock.core.plan import OK
-from penstock.core.request import ANYONE, Caller, Endpoint, Request, Usage
+from penstock.core.request import ANYONE, UNATTRIBUTED, Caller, Endpoint, Request, Usage
 from penstock.gateway import background
+from penstock.gateway.accounting import NOTHING, Accounting, Bill, cost_of_answer
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.auth import identify
 from penstock.gateway.background import Background
 from penstock.gateway.continuing import go_on
-from penstock.gateway.drain import Drain, Drains
+from penstock.gateway.drain import Drains
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.inline_media import inlined
 from penstock.gateway.leases import Leases
+from penstock.gateway.max_tokens import held_to
 from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, openapi, words_for
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.relay import Relay
 from penstock.gateway.stored_responses import StoredResponses
 from penstock.gateway.try_upstreams import Try, TryUpstreams
+from penstock.pricing.cost import Cost
 from penstock.resilience.failures import for_caller
+from penstock.stores.counters_memory import MemoryCounters
 from penstock.stores.memory import MemoryResponses
 from penstock.wire import anthropic, openai_chat
 from penstock.wire.media import remote_media
-from penstock.wire.prompts import has_parts
 from penstock.wire.so_far import begin
 from penstock.wire.special import COUNT_BODIES
 
@@ -58,8 +62,8 @@ class Call:
     """What is known of a request while it lives; the receipt is written from it. Owns the relay of its answer."""
 
     __slots__ = (
-        "_gateway", "alarm", "answer", "caller", "endpoint", "error", "id", "is_over", "last", "leases", "plane",
-        "received_at", "request", "status", "tries", "waiting",
+        "_gateway", "alarm", "answer", "bill", "caller", "endpoint", "error", "id", "is_over", "last", "leases",
+        "plane", "received_at", "request", "route", "status", "told", "tries", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, id: str, plane: Plane, endpoint: Endpoint) -> None:
@@ -69,6 +73,9 @@ class Call:
         self.leases = Leases()
         self.caller: Caller = ANYONE
         self.request: Request | None = None
+        self.route: Route | None = None
+        self.bill: Bill | None = None
+        self.told = b""  # header lines of the answer that are known before it
         self.tries: TryUpstreams | None = None
         self.answer: Try | None = None  # whose first token was the caller's first
         self.last: Try | None = None  # the same, or who went on when that broke
@@ -110,13 +117,16 @@ class Gateway:
         on_outcome: Callable[[Outcome], None],
         pages: Mapping[bytes, Page] | None = None,
         stored: StoredResponses | None = None,
+        accounting: Accounting | None = None,
     ) -> None:
         """To be made inside the running loop. `pages` are more GET paths, answered at once, such as `/metrics`;
-        `stored` keeps the answers of the Responses API; in memory, if it is not given.
+        `stored` keeps the answers of the Responses API, and `accounting` limits and the ledger: in memory, if they are
+        not given.
         """
         self.plane = plane
         self.in_flight = 0
         self._ids, self._on_outcome = ids, on_outcome
+        self._accounting = accounting or Accounting(MemoryCounters(plane.clock))
         self._alarms = Alarms(asyncio.get_running_loop())
         self._drains = Drains()
         self._responses = stored or StoredResponses(MemoryResponses(), plane.clock)
@@ -167,7 +177,12 @@ class Gateway:
             if endpoint is Endpoint.RESPONSES:
                 recalled = await self._responses.recall(request)
                 call.request = request = recalled.request
-            if route.inline_media and (endpoint is not Endpoint.CHAT or has_parts(request.fields["messages"])):
+            call.route = route
+            if route.max_tokens is not None:
+                request, call.told = held_to(route.max_tokens, route.cap_name, request)
+                call.request = request
+            call.bill = await self._accounting.admit(plane, route, request, exchange.header)
+            if route.inline_media and (endpoint is not Endpoint.CHAT or openai_chat.has_parts(request)):
                 remote = remote_media(request.fields, endpoint)  # in earlier turns too
                 if remote:
                     call.request = request = await inlined(request, remote, plane.fetcher)
@@ -190,7 +205,7 @@ class Gateway:
                 exchange.forget()
                 may_go_on = so_far is not None
                 if not may_go_on:
-                    request.fields.clear()
+                    request.forget()
                 relay = Relay(
                     answer.stream,
                     exchange,
@@ -249,7 +264,12 @@ class Gateway:
         call.last = drained or call.last
         call.leases.release()
         self._alarms.clear(call.alarm)
-        self._on_outcome(_receipt(call))
+        outcome, cost = _receipt(call)
+        bill, request = call.bill, call.request
+        if bill is not None and request is not None:
+            self._accounting.settle(bill, request, outcome)
+        self._accounting.record(outcome, call.caller, bill, cost)
+        self._on_outcome(outcome)
 
     async def _serve_in_background(self, exchange: Exchange, operation: Operation) -> None:
         plane, id = self.plane, self._ids.next()
@@ -326,16 +346,24 @@ def _headers(call: Call, answer: Try) -> bytes:
     )
     if answer.stream.lost:
         headers += f"x-penstock-lost: {', '.join(answer.stream.lost)}\r\n"
-    return headers.encode("ascii", "replace")
+    lines = headers.encode("ascii", "replace")
+    return lines + call.told if call.bill is None else lines + call.told + call.bill.headers()
 
 
-def _receipt(call: Call) -> Outcome:
+def _receipt(call: Call) -> tuple[Outcome, Cost]:
     answer, last, request, tries, plane = call.answer, call.last, call.request, call.tries, call.plane
     usage, source = (Usage(), UsageSource.NONE) if last is None else last.stream.usage()
     duration = plane.clock.now() - call.received_at
     first = None if answer is None else answer.first_token_at
-    return Outcome(
-        received_at=plane.clock.wall() - duration,
+    received_at = plane.clock.wall() - duration
+    deployment, cost, said = "", NOTHING, UNATTRIBUTED
+    if last is not None and call.route is not None:
+        deployment = last.replica.deployment
+        cost = cost_of_answer(usage, source, call.route.prices[deployment], received_at)
+    if call.bill is not None:
+        said = call.bill.attribution
+    outcome = Outcome(
+        received_at=received_at,
         request_id=call.id,
         endpoint=call.endpoint,
         tenant=call.caller.tenant,
@@ -351,7 +379,15 @@ def _receipt(call: Call) -> Outcome:
         first_token_after=None if first is None else to_microsecond(first - call.received_at),
         duration=to_microsecond(duration),
         plane_version=plane.spec.version,
+        deployment=deployment,
+        team=call.caller.team,
+        user_hash=said.user_hash,
+        feature=said.feature,
+        session=said.session,
+        tags=said.tags,
+        cost_nanos=cost.nanos,
     )
+    return outcome, cost
 
 
 def _with_deadline(request: Request, header: bytes | None) -> Request:
@@ -392,6 +428,10 @@ def _estimated(id: str) -> bytes:
 
 def _error_headers(error: PenstockError, id: str | None = None) -> bytes:
     headers = b"" if id is None else b"x-request-id: " + id.encode("ascii") + b"\r\n"
+    if isinstance(error, LimitExceeded):
+        headers += error.headers
+        if error.retry_after is None:  # the clients of OpenAI and Anthropic would come again
+            headers += b"x-should-retry: false\r\n"
     if error.retry_after is not None:
         # whole seconds, rounded up: RFC 9110, 10.2.3
         headers += b"retry-after: %d\r\n" % max(1, -int(-error.retry_after // 1))

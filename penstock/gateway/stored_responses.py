@@ -22,6 +22,7 @@ from penstock.core.request import Caller, Request
 from penstock.gateway.exchange import Exchange
 from penstock.stores.base import Responses, StoredResponse, StoreFailed
 from penstock.wire import responses
+from penstock.wire.prompts import decode_flag, decode_text, read_field
 from penstock.wire.readings import Reading
 
 _PATH: Final = re.compile(
@@ -57,7 +58,7 @@ class StoredResponses:
 
     async def recall(self, request: Request) -> Recalled:
         """Put what came before in front of the input. Raises `BadRequest` for an id that is not the caller's."""
-        previous = _value(request.fields, "previous_response_id", str)
+        previous = read_field(request.fields, "previous_response_id", decode_text)
         if previous is not None:
             stored = await self._get(request.caller, previous)
             if stored is None:
@@ -66,7 +67,7 @@ class StoredResponses:
                     param="previous_response_id",
                 )
             request = structs.replace(responses.resolved(request, _kept(stored)), follows=previous)
-        wants = _value(request.fields, "store", bool) is not False
+        wants = read_field(request.fields, "store", decode_flag) is not False
         return Recalled(request, dict(request.fields) if wants else None)
 
     async def keep(self, recalled: Recalled, reading: Reading, spec: PlaneSpec) -> None:
@@ -159,14 +160,6 @@ async def _working(asked: Coroutine[Any, Any, Value]) -> Value:
 
 def _kept(stored: StoredResponse) -> responses.Stored:
     return responses.Stored(stored.id, msgspec.Raw(stored.body), tuple(_decode_items(stored.input)))
-
-
-def _value(fields: dict[str, msgspec.Raw], name: str, type: type[Value]) -> Value | None:
-    raw = fields.get(name)
-    try:
-        return None if raw is None else msgspec.json.decode(raw, type=type | None)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"`{name}`: {error}", param=name) from None
 
 
 def owner(caller: Caller) -> str:

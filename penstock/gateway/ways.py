@@ -1,17 +1,16 @@
-"""From a deployment's specification to the ways of asking its replicas: one function for each dialect of upstreams."""
+"""From a deployment's specification to the ways of asking its replicas, and to what authorizes that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
-from penstock.config.providers import Auth, Dialect
+from penstock.config.providers import Auth
 from penstock.config.spec import DeploymentSpec, ReplicaSpec
 from penstock.core.clock import Clock
 from penstock.core.request import Endpoint
-from penstock.upstreams import anthropic, bedrock, gemini, openai
 from penstock.upstreams.credentials import (
     Authorization,
     RenewedBearer,
@@ -22,10 +21,7 @@ from penstock.upstreams.credentials import (
     key,
     nobody,
 )
-from penstock.upstreams.way import Way
-
-Make = Callable[[DeploymentSpec, ReplicaSpec, bytes, Authorization, Clock], dict[Endpoint, Way]]
-"""Deployment, replica, the value of its Host header, what authorizes. Raises ValueError for what cannot be sent."""
+from penstock.upstreams.way import Terms, Way
 
 _HEADERS: Final[Mapping[Auth, str]] = {
     "x-api-key": "x-api-key",
@@ -34,95 +30,33 @@ _HEADERS: Final[Mapping[Auth, str]] = {
 }
 
 
-def _openai(
-    spec: DeploymentSpec, place: ReplicaSpec, host: bytes, authorization: Authorization, clock: Clock
-) -> dict[Endpoint, Way]:
-    return openai.ways(
-        clock,
-        host,
-        base_path=place.base_path,
-        served=spec.served,
-        authorization=authorization,
-        native=spec.native,
-        query="" if spec.api_version is None else "?" + urlencode({"api-version": spec.api_version}),
-        quirks=spec.quirks,
-        betas=spec.beta,
-        lose=spec.lose,
+def ways_of(spec: DeploymentSpec, place: ReplicaSpec, clock: Clock) -> dict[Endpoint, Way]:
+    """What a replica is asked. Its dialect is imported here: most gateways speak one or two. Raises ValueError."""
+    match spec.dialect:
+        case "openai":
+            from penstock.upstreams.openai import ways
+        case "anthropic":
+            from penstock.upstreams.anthropic import ways
+        case "converse":
+            from penstock.upstreams.bedrock import converse_ways as ways
+        case "invoke":
+            from penstock.upstreams.bedrock import invoke_ways as ways
+        case "gemini":
+            from penstock.upstreams.gemini import gemini_ways as ways
+        case "vertex-anthropic":
+            from penstock.upstreams.gemini import claude_ways as ways
+    return ways(
+        Terms(
+            clock,
+            place.base_path,
+            spec.served,
+            native=spec.native,
+            query="" if spec.api_version is None else "?" + urlencode({"api-version": spec.api_version}),
+            quirks=spec.quirks,
+            betas=spec.beta,
+            lose=spec.lose,
+        )
     )
-
-
-def _anthropic(
-    spec: DeploymentSpec, place: ReplicaSpec, host: bytes, authorization: Authorization, clock: Clock
-) -> dict[Endpoint, Way]:
-    return anthropic.ways(
-        clock,
-        host,
-        base_path=place.base_path,
-        served=spec.served,
-        authorization=authorization,
-        betas=spec.beta,
-        lose=spec.lose,
-    )
-
-
-def _served(spec: DeploymentSpec) -> str:
-    if spec.served is None:
-        raise ValueError("the path of this provider names the model: say which, with `served`")
-    return spec.served
-
-
-def _converse(
-    spec: DeploymentSpec, place: ReplicaSpec, host: bytes, authorization: Authorization, clock: Clock
-) -> dict[Endpoint, Way]:
-    return bedrock.converse_ways(
-        clock, host, base_path=place.base_path, served=_served(spec), authorization=authorization, lose=spec.lose
-    )
-
-
-def _invoke(
-    spec: DeploymentSpec, place: ReplicaSpec, host: bytes, authorization: Authorization, clock: Clock
-) -> dict[Endpoint, Way]:
-    return bedrock.invoke_ways(
-        clock,
-        host,
-        base_path=place.base_path,
-        served=_served(spec),
-        authorization=authorization,
-        betas=spec.beta,
-        lose=spec.lose,
-    )
-
-
-def _gemini(
-    spec: DeploymentSpec, place: ReplicaSpec, host: bytes, authorization: Authorization, clock: Clock
-) -> dict[Endpoint, Way]:
-    return gemini.gemini_ways(
-        clock, host, base_path=place.base_path, served=_served(spec), authorization=authorization, lose=spec.lose
-    )
-
-
-def _vertex_claude(
-    spec: DeploymentSpec, place: ReplicaSpec, host: bytes, authorization: Authorization, clock: Clock
-) -> dict[Endpoint, Way]:
-    return gemini.claude_ways(
-        clock,
-        host,
-        base_path=place.base_path,
-        served=_served(spec),
-        authorization=authorization,
-        betas=spec.beta,
-        lose=spec.lose,
-    )
-
-
-WAYS: Final[Mapping[Dialect, Make]] = {
-    "openai": _openai,
-    "anthropic": _anthropic,
-    "converse": _converse,
-    "invoke": _invoke,
-    "gemini": _gemini,
-    "vertex-anthropic": _vertex_claude,
-}
 
 
 def _service_account(secret: str) -> str:

@@ -420,17 +420,19 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             self._discard(data)
             return
-        if len(data) <= _SLICE:
+        n = len(data)
+        if n <= _SLICE:
             self._feed(data)
+            last = n
         else:
-            self._feed_long(memoryview(data))
+            last = self._feed_long(memoryview(data))
         if self._active is None:
             if self._pending:
                 self._next()
             if self._phase:
-                self._unfinished(len(data))
+                self._unfinished(last)
         else:
-            self._read_ahead(len(data))
+            self._read_ahead(n, last)
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -546,23 +548,32 @@ class Connection(asyncio.Protocol):
             if not self._deaf:  # what follows `connection: close` is thrown away, not judged
                 self._broken(error)
 
-    def _feed_long(self, data: memoryview) -> None:
-        """A long read in slices, until it ends or the queue is full; the rest waits in `_stash`."""
+    def _feed_long(self, data: memoryview) -> int:
+        """A long read in slices, until it ends or the queue is full; the rest waits in `_stash`.
+
+        Says how many bytes are still to be measured: those of the last slice.
+        """
         start, end = 0, len(data)
+        piece = data[:0]
         while start < end and not self._deaf:
             if len(self._pending) >= self._options.max_pipelined:
                 self._stash = data[start:]
                 self._pause_reading()
-                return
+                return 0
             size = _SLICE
             if self._phase == _IN_BODY and not self._chunked:
                 # The rest of a counted body cannot hold another request.
                 size = max(size, self._length - sum(map(len, self._parts)) - len(self._assembled or b""))
+            elif start == 0 and self._phase == _BETWEEN:
+                # The head alone: a body that is all there then comes in one piece, and need not be joined from two.
+                head_ends = bytes(data[:_SLICE]).find(b"\r\n\r\n")
+                size = head_ends + 4 if head_ends >= 0 else _SLICE
             piece = data[start : start + size]
             start += size
             self._feed(piece)
             if self._phase and start < end and not self._deaf:
                 self._measure(len(piece))
+        return len(piece)
 
     def _measure(self, n: int) -> None:
         """Hold an unfinished message to its limits, after `n` more bytes of it."""
@@ -610,10 +621,10 @@ class Connection(asyncio.Protocol):
                 self._expects = False
                 self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _read_ahead(self, n: int) -> None:
+    def _read_ahead(self, n: int, unmeasured: int) -> None:
         """Data came while a request is being answered: fine, up to a point."""
         if self._phase:
-            self._measure(n)
+            self._measure(unmeasured)
         self._ahead += n
         if self._ahead > self._options.high_water or len(self._pending) >= self._options.max_pipelined:
             self._pause_reading()
@@ -756,7 +767,7 @@ class Connection(asyncio.Protocol):
             if self._lingering > _LINGER_BYTES:
                 self._transport.abort()
         elif self._active is not None:
-            self._read_ahead(len(data))
+            self._read_ahead(len(data), len(data))
 
     # Handing over
 

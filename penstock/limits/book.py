@@ -41,7 +41,7 @@ class Book:
         now = self._onward(now)
         counters: list[Counter] = []
         for charge in charges:
-            counter = self._counters.get(charge.counter) or self._begin(charge, now)
+            counter = self._counters.get(charge.counter) or self._begin(charge)
             if counter is None or not counter.fits(charge, now):
                 return self._refuse(charges, now)
             counters.append(counter)
@@ -73,10 +73,9 @@ class Book:
         """
         budget = self._counters.get(counter)
         if budget is None:
-            self._counters[counter] = Budget(settled, window, self._onward(now))
-        else:
-            assert type(budget) is Budget, counter
-            budget.settled = max(budget.settled, settled)
+            budget = self._counters[counter] = Budget()
+        assert type(budget) is Budget, counter
+        budget.seed(settled, window, self._onward(now))
 
     def renew(self, ids: Iterable[str], now: int, hold: int) -> None:
         """Their holders live: they are kept for another `hold` microseconds. Those let go by now stay so."""
@@ -94,7 +93,7 @@ class Book:
             del self._open[granted.id]
             for charge in granted.charges:
                 if (counter := self._counters.get(charge.counter)) is not None:
-                    counter.release(charge)
+                    counter.release(charge.cost)
         return [granted.id for granted in dead]
 
     def forget(self, now: int, most: int = LOOK_AT) -> None:
@@ -120,26 +119,22 @@ class Book:
         self._now = now
         return now
 
-    def _begin(self, charge: Charge, now: int) -> Counter | None:
+    def _begin(self, charge: Charge) -> Counter | None:
         """None: only `seed` begins a budget."""
         if charge.kind is Kind.BUDGET:
             return None
-        counter = self._counters[charge.counter] = Bucket(charge, now) if charge.kind is Kind.RATE else Gauge()
+        counter = self._counters[charge.counter] = Bucket() if charge.kind is Kind.RATE else Gauge()
         return counter
 
     def _refuse(self, charges: tuple[Charge, ...], now: int) -> Refused | Unseeded:
-        waits, used, unseeded = [], [], []
+        counters, unseeded = [], []
         for charge in charges:
-            counter = self._counters.get(charge.counter) or self._begin(charge, now)
+            counter = self._counters.get(charge.counter) or self._begin(charge)
             if counter is None:
                 unseeded.append(charge.counter)
             else:
-                waits.append(counter.wait(charge, now))
-                used.append(counter.used(charge, now))
-        if unseeded:
-            return Unseeded(tuple(unseeded))
-        longest = max(waits)
-        return Refused(charges, waits.index(longest), longest / MICRO, tuple(used))
+                counters.append(counter)
+        return Unseeded(tuple(unseeded)) if unseeded else refusal(charges, counters, now)
 
     def _settle(
         self, id: str, charges: Sequence[Charge], costs: Sequence[int], since: int, now: int, reserved: bool
@@ -147,10 +142,17 @@ class Book:
         now = self._onward(now)
         overs = []
         for charge, cost in zip(charges, costs, strict=True):
-            counter = self._counters.get(charge.counter) or self._begin(charge, now)
+            counter = self._counters.get(charge.counter) or self._begin(charge)
             if counter is None:  # a budget long over: the ledger knows
                 continue
             by = counter.settle(charge, cost, since, now, reserved)
             if by:
                 overs.append(Over(id, charge, by))
         return tuple(overs)
+
+
+def refusal(charges: tuple[Charge, ...], counters: list[Counter], now: int) -> Refused:
+    waits = [counter.wait(charge, now) for counter, charge in zip(counters, charges, strict=True)]
+    used = tuple([counter.used(charge, now) for counter, charge in zip(counters, charges, strict=True)])
+    longest = max(waits)
+    return Refused(charges, waits.index(longest), longest / MICRO, used)

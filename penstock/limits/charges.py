@@ -22,7 +22,7 @@ class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `window` is in seconds: for a rate, the time in which `limit` units may be used (whole seconds); for a budget, what
     is left of its calendar window, whose name is part of `counter`. A `soft` budget is never refused, only told of.
-    A cost of 0 always passes.
+    A cost of 0 always passes. `strict` is for counters that hosts share: see `rules.Limit`.
     """
 
     counter: str
@@ -31,6 +31,7 @@ class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cost: int
     window: int = 0
     soft: bool = False
+    strict: bool = False
 
 
 class Granted(msgspec.Struct, gc=False):

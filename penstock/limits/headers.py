@@ -8,61 +8,85 @@ those whose they are, and are not in headers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from math import ceil
 from typing import Final
 
-from penstock.limits.charges import Charge, Kind
+from penstock.limits.charges import Kind
 from penstock.limits.rules import Applied, Limit, Meter
 
-_CONCURRENT: Final = ';qu="concurrent-requests"'
 _TOKENS: Final = ';qu="tokens"'  # not in the draft's registry of units, which has none for them
+_REQUESTS, _CONCURRENT, _MONEY = map(tuple(Meter).index, (Meter.REQUESTS, Meter.CONCURRENT_REQUESTS, Meter.MONEY))
 
 
 def rate_headers(applied: Applied, used: Sequence[int]) -> bytes:
     """Header lines, each with its CRLF. `used` is a `Granted`'s or a `Refused`'s."""
-    policies, states = [], []
-    scarcest: dict[str, tuple[float, Charge, int]] = {}
-    for limit, charge, so_far in zip(applied.limits, applied.charges, used, strict=True):
+    placed = applied.placed
+    numbers: list[object] = []
+    requests = tokens = -1  # the scarcest of each
+    least_requests = least_tokens = 2.0
+    which = -1
+    for charge, meter, so_far in zip(applied.charges, placed.meters, used, strict=True):
+        which += 1
+        if meter == _MONEY:
+            continue
+        limit = charge.limit
+        left = limit - so_far if so_far < limit else 0
+        numbers.append(left)
+        if meter == _CONCURRENT:
+            continue
+        numbers.append(-(-so_far * charge.window // limit) if limit else 0)
+        share = left / limit if limit else 0.0
+        if meter == _REQUESTS:
+            if share < least_requests:
+                requests, least_requests = which, share
+        elif share < least_tokens:
+            tokens, least_tokens = which, share
+    if not numbers:
+        return b""
+    for which in (requests, tokens):
+        if which >= 0:
+            charge, so_far = applied.charges[which], used[which]
+            limit = charge.limit
+            numbers.append(limit - so_far if so_far < limit else 0)
+            numbers.append(duration(so_far * charge.window / limit if limit else 0.0))
+    template = placed.templates.get((requests, tokens)) or _template(applied, requests, tokens)
+    return (template % tuple(numbers)).encode("ascii")
+
+
+def _template(applied: Applied, requests: int, tokens: int) -> str:
+    """All that is the same for every request, with a place for each number. Kept for the next one."""
+    policies, states, lines = [], [], []
+    for limit, charge in zip(applied.limits, applied.charges, strict=True):
         if charge.kind is Kind.BUDGET:
             continue
-        left = max(0, charge.limit - so_far)
-        name = f'"{_text(limit.name)}"'
+        name, most = f'"{_text(limit.name)}"'.replace("%", "%%"), charge.limit
         if charge.kind is Kind.GAUGE:
-            policies.append(f"{name};q={charge.limit}{_CONCURRENT}")
-            states.append(f"{name};r={left}")
-            continue
-        unit = "" if limit.meter is Meter.REQUESTS else _TOKENS
-        policies.append(f"{name};q={charge.limit}{unit};w={charge.window}")
-        states.append(f"{name};r={left};t={-int(-_full_again(charge, so_far) // 1)}")
-        what = "requests" if limit.meter is Meter.REQUESTS else "tokens"
-        share = left / max(1, charge.limit)
-        if what not in scarcest or share < scarcest[what][0]:
-            scarcest[what] = share, charge, so_far
-    if not policies:
-        return b""
-    lines = [f"ratelimit-policy: {', '.join(policies)}\r\n", f"ratelimit: {', '.join(states)}\r\n"]
-    for what, (_, charge, so_far) in scarcest.items():
-        lines.append(f"x-ratelimit-limit-{what}: {charge.limit}\r\n")
-        lines.append(f"x-ratelimit-remaining-{what}: {max(0, charge.limit - so_far)}\r\n")
-        lines.append(f"x-ratelimit-reset-{what}: {duration(_full_again(charge, so_far))}\r\n")
-    return "".join(lines).encode("ascii")
+            policies.append(f'{name};q={most};qu="concurrent-requests"')
+            states.append(f"{name};r=%d")
+        else:
+            unit = "" if limit.meter is Meter.REQUESTS else _TOKENS
+            policies.append(f"{name};q={most}{unit};w={charge.window}")
+            states.append(f"{name};r=%d;t=%d")
+    for what, which in (("requests", requests), ("tokens", tokens)):
+        if which >= 0:
+            lines.append(f"x-ratelimit-limit-{what}: {applied.charges[which].limit}\r\n")
+            lines.append(f"x-ratelimit-remaining-{what}: %d\r\nx-ratelimit-reset-{what}: %s\r\n")
+    head = f"ratelimit-policy: {', '.join(policies)}\r\nratelimit: {', '.join(states)}\r\n"
+    applied.placed.templates[requests, tokens] = template = head + "".join(lines)
+    return template
 
 
 def duration(seconds: float) -> str:
     """As OpenAI writes it: 0s, 12ms, 6m0s, 1h0m3s."""
     if seconds < 1:
-        return f"{-int(-seconds * 1000 // 1)}ms" if seconds > 0 else "0s"
-    minutes, rest = divmod(-int(-seconds // 1), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
+        return f"{ceil(seconds * 1000)}ms" if seconds > 0 else "0s"
+    whole = ceil(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}h{minutes}m{whole % 60}s" if hours else f"{minutes}m{whole % 60}s"
 
 
-def _full_again(charge: Charge, used: int) -> float:
-    """Seconds until all of the limit may be used at once."""
-    return used * charge.window / charge.limit if charge.limit else 0.0
-
-
-@lru_cache(10_000)
 def _text(name: str) -> str:
     """The inside of a structured field's string (RFC 9651, 3.3.3)."""
     printable = "".join(char if " " <= char <= "~" else "?" for char in name)
@@ -70,10 +94,16 @@ def _text(name: str) -> str:
 
 
 def spoken(limit: Limit) -> str:
-    """For people: "tokens in 60 s", "concurrent requests", "spent this month"."""
+    """For people: "tokens per minute", "requests in 30 days", "concurrent requests", "spent this month"."""
     if limit.period is not None:
         return "spent in all" if limit.period == "total" else f"spent this {limit.period}"
     if not limit.window:
         return limit.meter.value
-    named = {1: "second", 60: "minute", 3600: "hour", 86_400: "day"}.get(limit.window)
-    return f"{limit.meter} per {named}" if named else f"{limit.meter} in {limit.window} s"
+    for name, seconds in _SPANS.items():
+        if limit.window % seconds == 0:
+            n = limit.window // seconds
+            return f"{limit.meter} per {name}" if n == 1 else f"{limit.meter} in {n} {name}s"
+    raise AssertionError("every window has whole seconds")
+
+
+_SPANS: Final = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1}

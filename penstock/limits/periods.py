@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Final
 
@@ -36,3 +36,16 @@ def span(period: Period, wall: float, zone: tzinfo = UTC) -> Span:
     else:
         label, end = f"{today:%Y-%m}", (today.replace(day=1) + timedelta(days=32)).replace(day=1)
     return Span(label, datetime(end.year, end.month, end.day, tzinfo=zone).timestamp())
+
+
+def window(period: Period, label: str, zone: tzinfo = UTC) -> tuple[float, float]:
+    """When the window of this label begins and ends, in Unix seconds. Raises ValueError when there is none."""
+    if period is Period.TOTAL:
+        return 0.0, 10.0 * FOREVER
+    if period is Period.WEEK:
+        year, week = label.split("-W")
+        first = date.fromisocalendar(int(year), int(week), 1)
+    else:
+        first = date.fromisoformat(label if period is Period.DAY else f"{label}-01")
+    began = datetime(first.year, first.month, first.day, tzinfo=zone).timestamp()
+    return began, span(period, began, zone).ends_at

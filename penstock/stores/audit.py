@@ -7,14 +7,14 @@ does a chain that is written anew as a whole: whoever fears that keeps a head (`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from penstock.stores.base import StoreFailed
 from penstock.stores.entry import plain
-from penstock.stores.sql import BIGINT, TEXT, Database, Table
+from penstock.stores.sql import Database, Statement
 
 MAX_RECORD_BYTES: Final = 64 * 1024
 MOST_EVENTS: Final = 1_000
@@ -56,6 +56,20 @@ class AuditLog(Protocol):
         """Raises ValueError for a `detail` that is no JSON or, with all else, has more than `MAX_RECORD_BYTES`."""
         ...
 
+    async def act(
+        self,
+        along: Sequence[Statement],
+        at_micros: int,
+        actor: str,
+        action: str,
+        target: str,
+        detail: Mapping[str, Any] | None = None,
+    ) -> Event | None:
+        """`append`, in one transaction with the statements of the act, each of which must change a row: None when one
+        did not, and then nothing was done and nothing is told of it.
+        """
+        ...
+
     async def events(self, after: int = 0, most: int = MOST_EVENTS) -> list[Event]:
         """In their order; `after` is the `seq` of the last one of the page before."""
         ...
@@ -65,7 +79,7 @@ class AuditLog(Protocol):
         ...
 
 
-AUDIT: Final = Table("audit", (("seq", BIGINT), ("previous", TEXT), ("record", TEXT), ("hash", TEXT)))
+_INSERT: Final = "insert into audit (seq, previous, record, hash) values ($1, $2, $3, $4) on conflict do nothing"
 _encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(Event)
 
@@ -82,14 +96,31 @@ class SqlAuditLog:
     async def append(
         self, at_micros: int, actor: str, action: str, target: str, detail: Mapping[str, Any] | None = None
     ) -> Event:
+        event = await self.act((), at_micros, actor, action, target, detail)
+        assert event is not None, "there is nothing beside it that could be refused"
+        return event
+
+    async def act(
+        self,
+        along: Sequence[Statement],
+        at_micros: int,
+        actor: str,
+        action: str,
+        target: str,
+        detail: Mapping[str, Any] | None = None,
+    ) -> Event | None:
         for _ in range(_TRIES):
             last = await self._database.read("select seq, hash from audit order by seq desc limit 1")
             seq, previous = last[0] if last else (0, GENESIS)
             event = Event(seq + 1, at_micros, plain(actor), plain(action), plain(target), dict(detail or {}))
             record = _canonical(event)
-            # Somebody else may have taken this number since: then nothing is inserted.
-            if await self._database.insert(AUDIT, [(event.seq, previous, record, digest(previous, record))]):
+            row = (event.seq, previous, record, digest(previous, record))
+            refused = await self._database.write_all([*along, Statement(_INSERT, row)])
+            if refused is None:
                 return event
+            if refused < len(along):
+                return None
+            # Somebody else has taken this number since.
         raise StoreFailed(f"the audit log is written to by so many that {_TRIES} tries were not enough")
 
     async def events(self, after: int = 0, most: int = MOST_EVENTS) -> list[Event]:

@@ -14,6 +14,10 @@ class StoreFailed(Exception):
     """The store cannot be read or written at the moment. The text is for the operator."""
 
 
+class StoreAway(StoreFailed):
+    """Nobody answers there. Whether what was asked for has been done is not known; later it may answer."""
+
+
 class StoreRefused(StoreFailed):
     """Asked for something that it will never do: a value that no column can hold, a constraint. Not to be retried."""
 

@@ -1,8 +1,9 @@
 """What `limits.book` does, in Lua, so that Redis does it in one step. A test compares the two on random sequences.
 
 Keys, all in one slot: `time` (the last time seen, and by how much the server's clock has stepped back), `due` (when a
-reservation is let go), `open` (its charges), a sequence number for each holder, and one string for each counter: a rate
-is `at held when low when low ...`, a gauge `in_use`, a budget `settled reserved`.
+reservation is let go), `open` (its charges), `holders` (when each was last heard of), a sequence number for each of
+them, and one string for each counter: a rate is `at held when low when low ...`, a gauge `in_use`, a budget
+`settled reserved`.
 
 Lua's numbers are doubles: everything here is a whole number below 2**53, and then quotients, too, round as they should.
 A holder's settlements are numbered and come in order, so "have I seen this one?" is one number for each holder, however
@@ -16,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.limits.bucket import LOWS, NEVER
+from penstock.limits.bucket import LOWS, NEAREST, NEVER
 from penstock.limits.budget import GRACE, SOON
 
 VERSION: Final = 1  # of the keys' meaning; it is in their names
@@ -35,7 +36,7 @@ class Script(msgspec.Struct, frozen=True):
 
 
 _COMMON = f"""
-local MICRO, SOON, GRACE, LOWS = 1000000, {SOON}, {GRACE}, {LOWS}
+local MICRO, SOON, GRACE, LOWS, NEAREST = 1000000, {SOON}, {GRACE}, {LOWS}, {NEAREST}
 local NEVER, HOLDER_SECONDS, MOST_DEAD = {NEVER}, {HOLDER_SECONDS}, {MOST_DEAD}
 local COUNTER, KIND, LIMIT, COST, WINDOW, SOFT = 1, 2, 3, 4, 5, 6
 local RATE, GAUGE, BUDGET = 0, 1, 2
@@ -86,10 +87,19 @@ local function add(b, units, now)
   b[#b + 1] = now
   b[#b + 1] = b[2]
   if #b == 2 + 2 * LOWS then
-    local merged = {{b[1], b[2]}}
-    for i = 3, #b, 4 do
-      merged[#merged + 1] = b[i + 2]
-      merged[#merged + 1] = b[i + 1]
+    local ratios, sorted, merged = {{}}, {{}}, {{b[1], b[2], b[3], b[4]}}
+    for i = 5, #b, 2 do
+      ratios[i] = (b[i + 1] + 1) / (b[i - 1] + 1)
+      sorted[#sorted + 1] = ratios[i]
+    end
+    table.sort(sorted)
+    for i = 5, #b, 2 do
+      if ratios[i] <= sorted[NEAREST] then
+        merged[#merged - 1] = b[i]
+      else
+        merged[#merged + 1] = b[i]
+        merged[#merged + 1] = b[i + 1]
+      end
     end
     b = merged
   end
@@ -280,4 +290,17 @@ return dead
 """,
 )
 
-ALL: Final = (RESERVE, SETTLE, SEED, TEND)
+# KEYS: time, holders. ARGV: now, holder, hold. Returns how many holders have said this within `hold`.
+HOLDERS: Final = Script(
+    "penstock_holders_1",
+    _COMMON
+    + """
+local now = onward(KEYS[1], redis.call('GET', KEYS[1]), ARGV[1])
+redis.call('ZADD', KEYS[2], text(now), ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', text(now - ARGV[3]))
+redis.call('PEXPIRE', KEYS[2], text(math.ceil(ARGV[3] / 1000)))
+return redis.call('ZCARD', KEYS[2])
+""",
+)
+
+ALL: Final = (RESERVE, SETTLE, SEED, TEND, HOLDERS)

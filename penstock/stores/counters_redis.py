@@ -22,7 +22,7 @@ from msgspec import structs
 from penstock.core.clock import Clock
 from penstock.limits.charges import MICRO, Charge, Granted, Over, Refused, Unseeded, Verdict
 from penstock.stores.base import Counters, CountersUnavailable
-from penstock.stores.counters_lua import ALL, MOST_DEAD, RESERVE, SEED, SETTLE, TEND, VERSION, Script
+from penstock.stores.counters_lua import ALL, HOLDERS, MOST_DEAD, RESERVE, SEED, SETTLE, TEND, VERSION, Script
 from penstock.stores.counters_memory import HOLD
 from penstock.stores.redis import PASSING, Redis, RedisGone, parse_url
 
@@ -40,8 +40,9 @@ _charges = msgspec.msgpack.Decoder(tuple[Charge, ...]).decode
 class RedisCounters:
     """One holder. Needs a running event loop.
 
-    `lost` counts settlements that Redis refused for good or that waited too long; the ledger still has them. The time
-    is the server's, unless a `clock` is given: for tests and simulations.
+    `lost` counts settlements that Redis refused for good or that waited too long; the ledger still has them. `holders`
+    is how many there were at the last `tend`. The time is the server's, unless a `clock` is given: for tests and
+    simulations.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class RedisCounters:
     ) -> None:
         """Raises ValueError when the URL is none of Redis."""
         self.lost = 0
+        self.holders = 1
         self._hold = int(hold * MICRO)
         self._on_over = on_over
         self._clock = clock
         prefix = f"{namespace}:{{limits}}:{VERSION}:"
         self._time, self._due, self._open = prefix + "time", prefix + "due", prefix + "open"
+        self._holders = prefix + "holders"
         self._holder = f"{prefix}holder:{os.urandom(8).hex()}"
         self._counter = prefix + "counter:"
         self._shas = {script.name: script.sha for script in ALL}
@@ -119,6 +122,8 @@ class RedisCounters:
         ids = list(self._mine)
         for first in range(0, len(ids) or 1, AT_ONCE):
             await self._tend(ids[first : first + AT_ONCE])
+        keys = (self._time, self._holders)
+        self.holders = await self._call(self._command(HOLDERS, keys, self._now(), self._holder, self._hold))
 
     async def close(self) -> None:
         try:

@@ -20,6 +20,7 @@ MAX_TEXT_BYTES: Final = 256  # of UTF-8; eight of them are one key of PostgreSQL
 MAX_TAGS: Final = 16
 MAX_TOKENS: Final = 10**12  # nobody has used more in one request: a broken count must not overflow a sum
 MAX_COST_NANOS: Final = 10**16  # ten million dollars, likewise
+CORRECTION: Final = "correction"  # the usage source of rows that are no request: what another one's cost differs by
 _MAX_INTEGER: Final = 2**53
 
 _tags_encoder = msgspec.json.Encoder(order="sorted")
@@ -55,7 +56,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     cache_write_1h_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
-    usage_source: str = ""  # a `core.outcome.UsageSource`
+    usage_source: str = ""  # a `core.outcome.UsageSource`, or `CORRECTION`
     cost_nanos: int | None = None
     price_version: str = ""
     duration_micros: int = 0

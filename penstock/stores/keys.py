@@ -55,12 +55,11 @@ class Keys(Protocol):
         """In the order of their ids; `after` is the id of the last one of the page before."""
         ...
 
-    async def change(self, id: str, attributes: str, expires_at: float | None) -> bool:
-        """Whether there was one. A revoked one stays revoked."""
-        ...
+    async def replace(self, key: StoredKey) -> bool:
+        """In the place of the one with this id, if that still has the version that `key` says. Whether it had.
 
-    async def revoke(self, id: str, at: float) -> bool:
-        """Whether it was in use until now; the first moment stands."""
+        When it was made and last used stay as they are.
+        """
         ...
 
     async def used(self, last: Mapping[str, float]) -> None:
@@ -73,8 +72,9 @@ class Keys(Protocol):
 
 
 _COLUMNS: Final = ", ".join(StoredKey.__struct_fields__)
-_NEXT_VERSION: Final = Statement("update api_keys_version_counter set version = version + 1")
-_VERSION: Final = "(select version from api_keys_version_counter)"
+# Keys, and the organisations and teams that they belong to, have their versions from one counter.
+NEXT_VERSION: Final = Statement("update api_keys_version_counter set version = version + 1")
+VERSION: Final = "(select version from api_keys_version_counter)"
 
 
 class SqlKeys:
@@ -82,10 +82,7 @@ class SqlKeys:
         self._database = database
 
     async def create(self, key: StoredKey) -> bool:
-        values = msgspec.structs.astuple(key)[:-1]
-        places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
-        sql = f"insert into api_keys ({_COLUMNS}) values ({places}, {_VERSION}) on conflict do nothing"
-        return await self._change(Statement(sql, values))
+        return await self._database.write_all(creation(key)) is None
 
     async def get(self, id: str) -> StoredKey | None:
         return _only(await self._database.read(f"select {_COLUMNS} from api_keys where id = $1", (id,)))
@@ -104,14 +101,8 @@ class SqlKeys:
         sql = f"select {_COLUMNS} from api_keys where {' and '.join(conditions)} order by id limit ${len(values) + 1}"
         return [StoredKey(*row) for row in await self._database.read(sql, (*values, most))]
 
-    async def change(self, id: str, attributes: str, expires_at: float | None) -> bool:
-        check_text(attributes, MAX_ATTRIBUTES_BYTES)
-        sql = f"update api_keys set attributes = $2, expires_at = $3, version = {_VERSION} where id = $1"
-        return await self._change(Statement(sql, (id, attributes, expires_at)))
-
-    async def revoke(self, id: str, at: float) -> bool:
-        sql = f"update api_keys set revoked_at = $2, version = {_VERSION} where id = $1 and revoked_at is null"
-        return await self._change(Statement(sql, (id, at)))
+    async def replace(self, key: StoredKey) -> bool:
+        return await self._database.write_all(replacement(key)) is None
 
     async def used(self, last: Mapping[str, float]) -> None:
         sql = "update api_keys set last_used_at = $2 where id = $1 and (last_used_at is null or last_used_at < $2)"
@@ -122,8 +113,23 @@ class SqlKeys:
         sql = f"select {_COLUMNS} from api_keys where version > $1 order by version limit $2"
         return [StoredKey(*row) for row in await self._database.read(sql, (since, most))]
 
-    async def _change(self, statement: Statement) -> bool:
-        return (await self._database.write([_NEXT_VERSION, statement]))[1] > 0
+
+def creation(key: StoredKey) -> tuple[Statement, ...]:
+    """For `Database.write_all`, beside others: `Keys.create`."""
+    values = msgspec.structs.astuple(key)[:-1]
+    places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
+    sql = f"insert into api_keys ({_COLUMNS}) values ({places}, {VERSION}) on conflict do nothing"
+    return NEXT_VERSION, Statement(sql, values)
+
+
+def replacement(key: StoredKey) -> tuple[Statement, ...]:
+    """Likewise: `Keys.replace`."""
+    sql = (
+        "update api_keys set digest = $2, org = $3, team = $4, attributes = $5, expires_at = $6, revoked_at = $7,"
+        f" version = {VERSION} where id = $1 and version = $8"
+    )
+    values = (key.id, key.digest, key.org, key.team, key.attributes, key.expires_at, key.revoked_at, key.version)
+    return NEXT_VERSION, Statement(sql, values)
 
 
 def _only(rows: list[Row]) -> StoredKey | None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from penstock.stores.entry import Entry
+from penstock.stores.entry import CORRECTION, Entry
 from penstock.stores.sql import BIGINT, TEXT, Database, Dialect, Statement, Table, Value
 
 HOUR_MICROS: Final = 3_600_000_000
@@ -20,6 +20,7 @@ MOST_GROUPS: Final = 10_000
 MOST_ENTRIES: Final = 1_000
 AT_ONCE: Final = 5_000  # rows deleted in one transaction: writers wait for no more than that
 HOURS_AT_ONCE: Final = 24
+SPANS_AT_ONCE: Final = 50
 
 
 class Attribute(StrEnum):
@@ -69,12 +70,14 @@ IN_ROLLUPS: Final = frozenset(
 
 
 class Total(msgspec.Struct, frozen=True):
-    """Sums over the requests of one group. `cost_nanos` leaves out the `unpriced`, whose cost nobody knows."""
+    """Sums over the requests of one group. `cost_nanos` leaves out the `unpriced`, whose cost nobody knows; the tokens
+    of the `estimated` were not counted to the end by whoever answered."""
 
     group: tuple[str | int | None, ...]  # a value for each attribute that was asked for
     requests: int
     errors: int
     unpriced: int
+    estimated: int
     input_tokens: int
     cached_tokens: int
     cache_write_tokens: int
@@ -83,6 +86,19 @@ class Total(msgspec.Struct, frozen=True):
     reasoning_tokens: int
     cost_nanos: int
     duration_micros: int
+
+    @property
+    def priced(self) -> bool:
+        """Whether `cost_nanos` says anything: not when all there is has no price. A correction is one."""
+        return self.unpriced < self.requests or not self.requests or self.cost_nanos != 0
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Requests for which all of `only` is true, from a moment on and before another, in microseconds."""
+
+    only: tuple[tuple[Attribute, str], ...]
+    since_micros: int
+    until_micros: int
 
 
 class Ledger(Protocol):
@@ -120,6 +136,10 @@ class Ledger(Protocol):
         """The rows themselves, oldest first; `after` is the last one of the page before."""
         ...
 
+    async def spent(self, spans: Sequence[Span]) -> list[int]:
+        """Nano-dollars of each. What has no price adds nothing."""
+        ...
+
     async def forget_user(self, user_hash: str) -> int:
         """Take user, session and tags out of the rows of this user; what it cost stays counted. How many rows.
 
@@ -151,8 +171,17 @@ class Ledger(Protocol):
         ...
 
 
-_SUMS: Final = Total.__struct_fields__[4:]
-_OF_ROWS: Final = ("count(*)", "count(error)", "count(*) - count(cost_nanos)", *(f"sum({name})" for name in _SUMS))
+_SUMS: Final = Total.__struct_fields__[5:]
+# The same words are in the migrations: what is a request, and was estimated, is counted where it is written.
+ESTIMATED: Final = "usage_source in ('provider_partial', 'tokenizer', 'estimate')"
+REQUEST: Final = f"usage_source <> '{CORRECTION}'"
+_COUNTS: Final = (
+    f"sum(case when {REQUEST} then 1 end)",
+    f"sum(case when {REQUEST} and error is not null then 1 end)",
+    "count(*) - count(cost_nanos)",
+    f"sum(case when {ESTIMATED} then 1 end)",
+)
+_OF_ROWS: Final = (*_COUNTS, *(f"sum({name})" for name in _SUMS))
 _OF_HOURS: Final = tuple(f"sum({name})" for name in Total.__struct_fields__[1:])
 _NUMBERS: Final = frozenset({"at_micros", "status", "duration_micros", *_SUMS})
 
@@ -186,7 +215,7 @@ class SqlLedger:
         only = only or {}
         whole_hours = since_micros % HOUR_MICROS == 0 == until_micros % HOUR_MICROS
         rollups = whole_hours and IN_ROLLUPS.issuperset([*by, *only])
-        query = _Query(self._database.dialect, rollups)
+        query = Query(self._database.dialect, rollups)
         if rollups:
             query.bound("hour", since_micros // HOUR_MICROS, until_micros // HOUR_MICROS)
         else:
@@ -213,7 +242,7 @@ class SqlLedger:
         after: Entry | None = None,
         most: int = MOST_ENTRIES,
     ) -> list[Entry]:
-        query = _Query(self._database.dialect, rollups=False)
+        query = Query(self._database.dialect, rollups=False)
         query.bound("at_micros", since_micros, until_micros)
         for attribute, value in (only or {}).items():
             query.only(attribute, value)
@@ -222,6 +251,39 @@ class SqlLedger:
         sql = f"select {_COLUMNS} from ledger where {query.where} order by at_micros, request_id"
         rows = await self._database.read(f"{sql} limit {query.bind(most)}", query.values)
         return [Entry(*row) for row in rows]
+
+    async def spent(self, spans: Sequence[Span]) -> list[int]:
+        totals: list[int] = []
+        for n in range(0, len(spans), SPANS_AT_ONCE):
+            values: list[Value] = []
+            sums = ", ".join(self._cost_of(span, values) for span in spans[n : n + SPANS_AT_ONCE])
+            totals += (await self._database.read(f"select {sums}", values))[0]
+        return totals
+
+    def _cost_of(self, span: Span, values: list[Value]) -> str:
+        """Whole hours from the rollups, where they tell; what is before and after those from the rows."""
+        hours = -(-span.since_micros // HOUR_MICROS), span.until_micros // HOUR_MICROS
+        ranges = [(span.since_micros, span.until_micros)]
+        if hours[0] < hours[1] and IN_ROLLUPS.issuperset(attribute for attribute, _ in span.only):
+            begin, end = hours[0] * HOUR_MICROS, hours[1] * HOUR_MICROS
+            ranges = [(span.since_micros, begin), (begin, end), (end, span.until_micros)]
+        parts = []
+        for since, until in ranges:
+            if since == until:
+                continue
+            rollups = len(ranges) > 1 and since == begin
+            query = Query(self._database.dialect, rollups, values)
+            if rollups:
+                query.bound("hour", *hours)
+            else:
+                query.bound("at_micros", since, until)
+            for attribute, value in span.only:
+                query.only(attribute, value)
+                if attribute is Attribute.USER:
+                    query.also("user_hash <> ''")  # which is what the index of users is for
+            table = "ledger_hours" if rollups else "ledger"
+            parts.append(f"(select cast(coalesce(sum(cost_nanos), 0) as bigint) from {table} where {query.where})")
+        return " + ".join(parts) or "0"
 
     async def forget_user(self, user_hash: str) -> int:
         if not user_hash:  # the rows of nobody in particular
@@ -286,14 +348,15 @@ def _hours(since_micros: int, until_micros: int) -> tuple[int, int]:
     return since_micros // HOUR_MICROS, -(-until_micros // HOUR_MICROS)
 
 
-class _Query:
+class Query:
     """The conditions of a query and their values, in the words of one database."""
 
-    def __init__(self, dialect: Dialect, rollups: bool) -> None:
+    def __init__(self, dialect: Dialect, rollups: bool, values: list[Value] | None = None) -> None:
+        """`values` are those of a statement that this is a part of; they are added to."""
         self._dialect = dialect
         self._hour = "hour" if rollups else "at_micros / 3600000000"
         self._conditions: list[str] = []
-        self.values: list[Value] = []
+        self.values: list[Value] = [] if values is None else values
 
     @property
     def where(self) -> str:

@@ -11,8 +11,8 @@ from typing import Final
 
 import asyncpg
 
-from penstock.stores.base import StoreFailed, StoreRefused
-from penstock.stores.sql import Database, Dialect, Row, Statement, Table, Value, changed, names
+from penstock.stores.base import StoreAway, StoreFailed, StoreRefused
+from penstock.stores.sql import Database, Dialect, NoneChanged, Row, Statement, Table, Value, changed, names
 
 CONNECTIONS: Final = 4  # per process: a ledger, an administrator, and room
 CONNECT_SECONDS: Final = 5.0
@@ -27,6 +27,7 @@ _REFUSALS = (
     OverflowError,
     UnicodeEncodeError,
 )
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)  # 08, 57
 _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
@@ -67,6 +68,16 @@ class PostgresDatabase:
                 await connection.execute(f"lock table {alone_on} in share row exclusive mode")
             return [changed(await connection.execute(one.sql, *one.values)) for one in statements]
 
+    async def write_all(self, statements: Sequence[Statement]) -> int | None:
+        try:
+            async with self._connection() as connection, connection.transaction():
+                for place, one in enumerate(statements):
+                    if not changed(await connection.execute(one.sql, *one.values)):
+                        raise NoneChanged(place)
+        except NoneChanged as none:
+            return none.place
+        return None
+
     async def run_once(self, claim: Statement, script: str) -> bool:
         async with self._connection() as connection, connection.transaction():
             if not changed(await connection.execute(claim.sql, *claim.values)):
@@ -90,7 +101,8 @@ class PostgresDatabase:
             raise StoreRefused(f"{type(error).__name__}: {error}") from None
         except _FAILURES as error:
             # What asyncpg itself finds wrong with a value is an InterfaceError and a ValueError.
-            kind = StoreRefused if isinstance(error, ValueError) else StoreFailed
+            refused = isinstance(error, ValueError)
+            kind = StoreRefused if refused else StoreAway if isinstance(error, _AWAY) else StoreFailed
             raise kind(f"{type(error).__name__}: {error}") from None
 
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -88,24 +89,47 @@ class Spool:
             except SpoolTaken:
                 number += 1
 
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
     @classmethod
-    def left_behind(cls, parent: Path) -> list[Spool]:
-        """Those under `parent` that hold segments and that no living process has. The caller has them now."""
+    def left_behind(cls, parent: Path, also: str = "") -> list[Spool]:
+        """Those under `parent` that no living process has, with segments or a file named `also` in them. They are the
+        caller's now.
+        """
         found = []
         for folder in sorted(parent.iterdir()):
-            if any(folder.glob("*.spool")):
+            if any(folder.glob("*.spool")) or (also and (folder / also).exists()):
                 try:
                     found.append(cls(folder))
                 except SpoolTaken:
                     continue
         return found
 
+    @staticmethod
+    def waiting_under(parent: Path) -> Iterator[list[bytes]]:
+        """What was not acknowledged in any spool under `parent`, whoever has it, a segment at a time; perhaps with what
+        was, a moment ago. Changes nothing. Raises OSError.
+        """
+        for folder in sorted(parent.iterdir()):
+            for path in sorted(folder.glob("*.spool")):
+                try:
+                    done = _position((folder / "cursor").read_bytes())
+                    with path.open("rb") as file:
+                        number = int(path.stem, 16)
+                        if number >= done.segment:
+                            file.seek(done.offset if number == done.segment else len(_MAGIC))
+                            yield _records(file.read())[0]
+                except FileNotFoundError:
+                    continue  # acknowledged meanwhile
+
     def append(self, record: bytes) -> bool:
-        """Whether it was taken: not when the spool or the disk is full, and then nothing has changed."""
+        """Whether it was taken: not when it is closed, or full, or the disk is; and then nothing has changed."""
         assert 0 < len(record) <= MAX_RECORD_BYTES, len(record)
         data = _HEAD.pack(len(record), _checksum(record)) + record
         try:
-            taken = self._room_for(len(data)) and self._write(data)
+            taken = self._lock >= 0 and self._room_for(len(data)) and self._write(data)
         except OSError:
             taken = False
         if not taken:
@@ -213,13 +237,7 @@ class Spool:
         self._delete_done()
 
     def _acknowledged(self) -> Position:
-        """What the cursor says; without one that can be read, everything is read again."""
-        data = os.pread(self._cursor, _CURSOR.size + _CHECKSUM.size, 0)
-        cursor, checksum = data[: _CURSOR.size], data[_CURSOR.size :]
-        if len(checksum) != _CHECKSUM.size or _CHECKSUM.unpack(checksum)[0] != zlib.crc32(cursor):
-            return Position(0, 0)
-        segment, offset = _CURSOR.unpack(cursor)
-        return Position(segment, offset)
+        return _position(os.pread(self._cursor, _CURSOR.size + _CHECKSUM.size, 0))
 
     def _first_unread(self) -> Position:
         number, offset = self._done
@@ -276,6 +294,15 @@ class Spool:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+
+
+def _position(data: bytes) -> Position:
+    """What a cursor says; without one that can be read, everything is read again."""
+    cursor, checksum = data[: _CURSOR.size], data[_CURSOR.size :]
+    if len(checksum) != _CHECKSUM.size or _CHECKSUM.unpack(checksum)[0] != zlib.crc32(cursor):
+        return Position(0, 0)
+    segment, offset = _CURSOR.unpack(cursor)
+    return Position(segment, offset)
 
 
 def _checksum(record: bytes) -> int:

@@ -45,6 +45,14 @@ class Table(msgspec.Struct, frozen=True):
     where: str = "true"
 
 
+class NoneChanged(Exception):
+    """Inside of a `Database`: takes back the transaction of `write_all`."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.place = place
+
+
 class Database(Protocol):
     """Every method raises `StoreFailed` when the database cannot do it now, and `StoreRefused` when it never will."""
 
@@ -63,6 +71,12 @@ class Database(Protocol):
         """In one transaction: all or none. How many rows each changed.
 
         `alone_on` names a table that nobody else may write to until the end.
+        """
+        ...
+
+    async def write_all(self, statements: Sequence[Statement]) -> int | None:
+        """In one transaction, each of which must change a row: the place of the first that did not, and then none of
+        them was done; None when all were.
         """
         ...
 

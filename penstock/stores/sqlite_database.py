@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from penstock.stores.base import StoreFailed, StoreRefused
-from penstock.stores.sql import Database, Dialect, Row, Statement, Table, Value, names, positional
+from penstock.stores.sql import Database, Dialect, NoneChanged, Row, Statement, Table, Value, names, positional
 
 BUSY_SECONDS: Final = 5.0  # to wait for another process's write
 MOST_WAITING: Final = 256  # calls; beyond it the disk does not keep up and more of them only cost memory
@@ -62,6 +62,18 @@ class SqliteDatabase:
     async def write(self, statements: Sequence[Statement], alone_on: str = "") -> list[int]:
         # Every transaction is alone on the whole file.
         return await self._transaction(lambda: [self._execute(statement) for statement in statements])
+
+    async def write_all(self, statements: Sequence[Statement]) -> int | None:
+        def run() -> None:
+            for place, statement in enumerate(statements):
+                if not self._execute(statement):
+                    raise NoneChanged(place)
+
+        try:
+            await self._transaction(run)
+        except NoneChanged as none:
+            return none.place
+        return None
 
     async def run_once(self, claim: Statement, script: str) -> bool:
         def run() -> bool:

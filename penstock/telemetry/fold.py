@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from penstock.core.money import NANOS_PER_DOLLAR
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.telemetry.catalogue import NONE, UNKNOWN
 from penstock.telemetry.metrics import Counter, Registry
@@ -23,7 +24,18 @@ MAX_BOUND: Final = 4_096
 class _Bound:
     """The children that outcomes alike in model, endpoint, status, error and token source go to."""
 
-    __slots__ = ("cached", "completion", "duration", "prompt", "requests", "retries", "tpot", "ttft")
+    __slots__ = (
+        "cached",
+        "completion",
+        "cost",
+        "duration",
+        "prompt",
+        "requests",
+        "retries",
+        "tpot",
+        "ttft",
+        "unpriced",
+    )
 
     def __init__(self, registry: Registry, model: str, outcome: Outcome) -> None:
         status_class = f"{outcome.status // 100}xx"
@@ -35,6 +47,8 @@ class _Bound:
         self.tpot = registry.histogram("penstock_time_per_output_token_seconds").labels(model)
         self.retries = registry.counter("penstock_retries_total").labels(model)
         self.cached = registry.counter("penstock_cached_prompt_tokens_total").labels(model)
+        self.cost = registry.counter("penstock_cost_dollars_total").labels(model)
+        self.unpriced = registry.counter("penstock_unpriced_requests_total").labels(model)
         if outcome.usage_source is not UsageSource.NONE:
             source = str(outcome.usage_source)
             self.prompt: Counter | None = registry.counter("penstock_prompt_tokens_total").labels(model, source)
@@ -87,6 +101,11 @@ class RequestMetrics:
             bound.prompt.value += usage.prompt_tokens
             bound.completion.value += usage.completion_tokens
             bound.cached.value += usage.cached_tokens
+        cost_nanos = outcome.cost_nanos
+        if cost_nanos is None:
+            bound.unpriced.inc()
+        elif cost_nanos:
+            bound.cost.value += cost_nanos / NANOS_PER_DOLLAR
         if first_token_after is not None and outcome.stream:
             bound.ttft.observe(first_token_after)
             if usage.completion_tokens > 1 and outcome.error is None:

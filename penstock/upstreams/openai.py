@@ -5,16 +5,13 @@ What the server has itself is passed on as it came; chat in another dialect is t
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
-from penstock.core.clock import Clock
 from penstock.core.request import Endpoint, Request
 from penstock.upstreams.anthropic import messages_way
-from penstock.upstreams.credentials import Authorization
-from penstock.upstreams.way import Asking, Way, header_lines
+from penstock.upstreams.way import Asking, Terms, Way
 from penstock.wire import continuing, openai_chat, openai_more
 from penstock.wire.canonical import Losses
 from penstock.wire.dialects import CALLERS, COUNTED_AS, passing, translated
@@ -46,34 +43,17 @@ AT_THE_ROOT: Final = {Endpoint.TOKENIZE: "/tokenize", Endpoint.DETOKENIZE: "/det
 """Engines serve these beside `/v1`, not under it."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
-EVENTS_OF_ANY_KIND: Final = frozenset({Endpoint.SPEECH, *openai_more.MULTIPART, Endpoint.IMAGE})
+EVENTS_OF_ANY_KIND: Final = (Endpoint.SPEECH, Endpoint.IMAGE)
 
 
-def ways(
-    clock: Clock,
-    host: bytes,
-    *,
-    base_path: str,
-    served: str | None,
-    authorization: Authorization,
-    native: Collection[Endpoint],
-    query: str = "",
-    quirks: Collection[str] = (),
-    betas: Collection[str] = ("*",),
-    lose: Collection[str] = (),
-) -> dict[Endpoint, Way]:
-    """`native` are the endpoints that the server has; `served` its own name for the model (None: the caller's).
-
-    `quirks` and `betas` as in `DeploymentSpec`."""
-    name = None if served is None else msgspec.Raw(msgspec.json.encode(served))
-    root = base_path.removesuffix("/v1")
+def ways(terms: Terms) -> dict[Endpoint, Way]:
+    name, served, quirks = terms.model, terms.served, terms.quirks
+    root = terms.base_path.removesuffix("/v1")
     ask_usage = "no_stream_options" not in quirks
 
-    def prefix(endpoint: Endpoint) -> bytes:
-        path = root + AT_THE_ROOT[endpoint] if endpoint in AT_THE_ROOT else base_path + PATHS[endpoint]
-        kind = "" if endpoint in openai_more.MULTIPART else "application/json"
-        lines = header_lines(host, kind).encode("ascii") + (authorization.constant or b"")
-        return f"POST {path}{query} HTTP/1.1\r\n".encode("ascii") + lines
+    def path(endpoint: Endpoint) -> str:
+        own = root + AT_THE_ROOT[endpoint] if endpoint in AT_THE_ROOT else terms.base_path + PATHS[endpoint]
+        return own + terms.query
 
     def chat(request: Request) -> Asking:
         meter = openai_chat.Meter()
@@ -102,8 +82,8 @@ def ways(
                 ask_usage=ask_usage,
             ),
             lambda ask: ChatReader(ask, id=request.id),
-            lose,
-            clock.wall(),
+            terms.lose,
+            terms.clock.wall(),
         )
 
     def count(request: Request) -> Asking:
@@ -114,31 +94,28 @@ def ways(
         body = {field: chat[field] for field in ("model", "messages", "tools") if field in chat}
         return _encode(body), Counted(request.endpoint), ()
 
-    def sign(request: Request, body: bytes) -> bytes:
-        return authorization.headers("", body)
-
-    signed = None if authorization.constant is not None else sign
     table: dict[Endpoint, Way] = {}
-    for endpoint in native:
+    for endpoint in terms.native:
+        own = path(endpoint)
         if endpoint in (Endpoint.CHAT, Endpoint.COMPLETION):
-            further = goes_on(endpoint, quirks)
-            table[endpoint] = Way(prefix(endpoint), chat, failure_of, headers=signed, ask_on=chat_on, goes_on=further)
+            table[endpoint] = Way(own, chat, failure_of, ask_on=chat_on, goes_on=goes_on(endpoint, quirks))
         elif endpoint in (Endpoint.RESPONSES, Endpoint.INPUT_TOKENS):
-            table[endpoint] = Way(prefix(endpoint), passing(endpoint, name), failure_of, headers=signed)
+            table[endpoint] = Way(own, passing(endpoint, name), failure_of)
         elif endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS):
-            table[endpoint] = messages_way(prefix(endpoint), endpoint, name, betas)
+            table[endpoint] = messages_way(own, endpoint, terms)
+        elif endpoint in openai_more.MULTIPART:
+            table[endpoint] = Way(own, more, failure_of, headers=_form_type, content_type="", media=b"")
         else:
             media = b"" if endpoint in EVENTS_OF_ANY_KIND else b"text/event-stream"
-            form = _form_type if endpoint in openai_more.MULTIPART else signed
-            table[endpoint] = Way(prefix(endpoint), more, failure_of, headers=form, media=media)
+            table[endpoint] = Way(own, more, failure_of, media=media)
     if "counts_messages" in quirks:
         for endpoint in COUNTED_AS:
-            table.setdefault(endpoint, Way(prefix(Endpoint.TOKENIZE), count, failure_of, headers=signed))
-    if Endpoint.CHAT in native:
+            table.setdefault(endpoint, Way(path(Endpoint.TOKENIZE), count, failure_of))
+    if Endpoint.CHAT in terms.native:
         for endpoint in (Endpoint.MESSAGES, Endpoint.RESPONSES):
-            table.setdefault(endpoint, Way(prefix(Endpoint.CHAT), hub, failure_of, headers=signed))
+            table.setdefault(endpoint, Way(path(Endpoint.CHAT), hub, failure_of))
     return table
 
 
-def _form_type(request: Request, body: bytes) -> bytes:
+def _form_type(request: Request) -> bytes:
     return b"content-type: " + request.content_type + b"\r\n"

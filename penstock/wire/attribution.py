@@ -30,10 +30,10 @@ class Vocabulary:
     One organisation's words take no room from another's, and organisations are as many as the configuration names.
     """
 
-    __slots__ = ("_most", "_words", "n_others")
+    __slots__ = ("_words", "most", "n_others")
 
     def __init__(self, most: int = 1_000) -> None:
-        self._most = most
+        self.most = most
         self._words: dict[str, set[str]] = {}
         self.n_others = 0  # times that a word was not taken
 
@@ -42,23 +42,20 @@ class Vocabulary:
         words = self._words.setdefault(org, set())
         if word in words:
             return True
-        if len(words) >= self._most:
+        if len(words) >= self.most:
             self.n_others += 1
             return False
         words.add(word)
         return True
 
 
-class _Metadata(msgspec.Struct):
-    user_id: str = ""
-
-
 _text = msgspec.json.Decoder(str).decode
-_metadata = msgspec.json.Decoder(_Metadata).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_NOBODY: Final = msgspec.Raw(b'""')
 _USERS: Final[tuple[tuple[str, Callable[[msgspec.Raw], str]], ...]] = (
     ("safety_identifier", _text),
     ("user", _text),
-    ("metadata", lambda raw: _metadata(raw).user_id),
+    ("metadata", lambda raw: _text(_members(raw).get("user_id", _NOBODY))),
 )
 
 

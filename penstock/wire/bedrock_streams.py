@@ -10,6 +10,7 @@ from penstock.wire.anthropic import MessagesMeter
 from penstock.wire.canonical import AnswerReader, AnswerWriter, Delta
 from penstock.wire.converse_answer import ConverseReader
 from penstock.wire.eventstream import EventType, MessageCutter
+from penstock.wire.prompts import UNREADABLE
 from penstock.wire.readings import Passing, Translated, checked, truncated
 
 
@@ -69,7 +70,7 @@ class Unwrapped(Passing):
             if payload:
                 try:
                     name = _named(payload).type
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                except UNREADABLE as error:
                     raise UpstreamError(FailureKind.BAD_PAYLOAD, f"chunk: {error}") from None
                 events.append(b"event: %b\ndata: %b\n\n" % (name.encode("utf-8"), payload))
         return self.meter.events(b"".join(events), False) if events else (b"", False)

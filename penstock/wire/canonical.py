@@ -278,6 +278,14 @@ class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call_delta"):
     arguments: str
 
 
+def compact(arguments: msgspec.Raw) -> str:
+    """The arguments of a call that came as a value: one object, without the line feeds and indentation of a whole
+    answer, which would count as the model's own text."""
+    if bytes(memoryview(arguments)[:1]) != b"{":
+        return "{}"
+    return msgspec.json.format(bytes(arguments), indent=-1).decode("utf-8", "replace")
+
+
 class RefusalDelta(msgspec.Struct, frozen=True, tag="refusal"):
     text: str
 
@@ -357,18 +365,6 @@ class AnswerWriter(Protocol):
     def failed_event(self, error: PenstockError) -> bytes | None:
         """The last event of a stream that broke, where that depends on what was said before; None: it does not."""
         ...
-
-
-class PlainWriter:
-    """For dialects that keep no answers, and whose error events do not depend on what was said."""
-
-    __slots__ = ()
-
-    def final_response(self) -> bytes | None:
-        return None
-
-    def failed_event(self, error: PenstockError) -> bytes | None:
-        return None
 
 
 class Asked(msgspec.Struct, frozen=True):

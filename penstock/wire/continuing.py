@@ -16,8 +16,9 @@ from msgspec import structs
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Request, Usage
 from penstock.wire.openai_chat import Meter, upstream_body
+from penstock.wire.prompts import NULL, UNREADABLE
 from penstock.wire.readings import Passing, truncated
-from penstock.wire.so_far import NULL, OF_TEXT, OF_TOKENS, SoFar, ToldChoice, ToldEvent
+from penstock.wire.so_far import OF_TEXT, OF_TOKENS, SoFar, ToldChoice, ToldEvent
 from penstock.wire.sse import data_of
 
 MAX_TOKENS: Final = 131_072  # of one answer that are remembered; a longer one cannot be gone on with
@@ -165,7 +166,7 @@ class Keeper:
     def _only_choice(self, data: bytes) -> ToldChoice:
         try:
             choices = _event(data).choices or []
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # other types than OpenAI's
+        except UNREADABLE:  # other types than OpenAI's
             choices = []
         if len(choices) != 1 or choices[0].index != 0:
             self._lost = True

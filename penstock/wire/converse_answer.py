@@ -28,9 +28,11 @@ from penstock.wire.canonical import (
     ThinkingEnd,
     ToolCallBegin,
     ToolCallDelta,
+    compact,
 )
 from penstock.wire.converse_turns import origin_of
 from penstock.wire.eventstream import Message
+from penstock.wire.prompts import UNREADABLE
 from penstock.wire.tool_names import ToolNames
 
 _NOTHING: Final = msgspec.Raw()  # a union with None would decode nothing but null
@@ -184,7 +186,7 @@ class ConverseReader:
             raise failure_of_message(message)
         try:
             return self._event(message.name, message.payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, NotBase64) as error:
+        except (*UNREADABLE, NotBase64) as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, f"{message.name[:40]}: {error}") from None
 
     def event(self, data: bytes) -> list[Delta]:
@@ -193,7 +195,7 @@ class ConverseReader:
     def whole(self, body: bytes) -> list[Delta]:
         try:
             answer = _answer(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         deltas: list[Delta] = [Begin()]
         for block in answer.output.message.content:
@@ -251,7 +253,7 @@ class ConverseReader:
             arguments = block.toolUse.input
             return [
                 self._call(index, block.toolUse),
-                ToolCallDelta(index, _compact(arguments)),
+                ToolCallDelta(index, compact(arguments)),
             ]
         reasoning = block.reasoningContent
         if reasoning is not None:
@@ -291,13 +293,6 @@ class ConverseReader:
             return Finish(reason)
         sequence = stop.additionalModelResponseFields.get("stop_sequence")
         return Finish(reason, sequence if isinstance(sequence, str) else None)
-
-
-def _compact(arguments: msgspec.Raw) -> str:
-    """Without line feeds and indentation, which would count as the model's own text."""
-    return (
-        msgspec.json.format(bytes(arguments), indent=-1).decode("utf-8", "replace") if _is_object(arguments) else "{}"
-    )
 
 
 def _is_object(raw: msgspec.Raw) -> bool:
@@ -381,7 +376,7 @@ def failure_of_message(message: Message) -> UpstreamError:
 def _failure_from(kind: FailureKind, body: bytes, error_type: str, status: int) -> UpstreamError:
     try:
         seen = _failure(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         seen = _Failure()
     name = (error_type or seen.type or "").partition(":")[0].rpartition("#")[2]
     name = name[:1].upper() + name[1:]  # in streams they begin with a small letter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,7 +19,7 @@ Asking = tuple[bytes, Reading, tuple[str, ...]]
 """The body to send, how to read the answer, and the caller's fields that were left out."""
 
 
-class Speaks(msgspec.Struct, frozen=True):
+class Speaks(NamedTuple):
     """A dialect of callers. `names` are its words for canonical fields, where they differ."""
 
     read_request: Callable[[dict[str, msgspec.Raw]], Ask]

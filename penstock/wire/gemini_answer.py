@@ -28,8 +28,10 @@ from penstock.wire.canonical import (
     ThinkingEnd,
     ToolCallBegin,
     ToolCallDelta,
+    compact,
 )
 from penstock.wire.gemini import tool_names
+from penstock.wire.prompts import UNREADABLE
 from penstock.wire.sse import MAX_EVENT_BYTES
 
 
@@ -164,13 +166,13 @@ class GeminiReader:
         """One event, or one element of the array that a stream is without `alt=sse`."""
         try:
             return self._read(_answer(data))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
 
     def whole(self, body: bytes) -> list[Delta]:
         try:
             answers = _answers(body) if body.lstrip()[:1] == b"[" else [_answer(body)]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         deltas = [delta for answer in answers for delta in self._read(answer)]
         if not self.complete:
@@ -213,7 +215,7 @@ class GeminiReader:
             begin = ToolCallBegin(
                 index, call.id or f"call_{self._id}_{index}", self._names.home(call.name), part.thoughtSignature
             )
-            return [begin, ToolCallDelta(index, _compact(call.args))]
+            return [begin, ToolCallDelta(index, compact(call.args))]
         if part.inlineData is not None or part.fileData is not None:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, "the answer holds a file, which cannot be told")
         deltas: list[Delta] = []
@@ -231,13 +233,6 @@ class GeminiReader:
         self.complete = True
         finish = _REASONS.get(reason, FinishReason.STOP)
         return Finish(FinishReason.TOOL_CALLS if self._calls and finish is FinishReason.STOP else finish)
-
-
-def _compact(args: msgspec.Raw) -> str:
-    """Whole answers come with line feeds and indentation, which would count as the model's own text."""
-    if len(args) <= len("null"):
-        return "{}"
-    return msgspec.json.format(bytes(args), indent=-1).decode("utf-8", "replace")
 
 
 def _add_logprobs(deltas: list[Delta], seen: _Logprobs) -> None:
@@ -359,7 +354,7 @@ def failure_of(status: int, body: bytes) -> UpstreamError:
     """What an answer with another status than 200 means. To a request for a stream the error comes in a list."""
     try:
         seen = _wrapped(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return UpstreamError(_kind(status), f"status {status}", status=status)
     errors = seen if isinstance(seen, list) else [seen]
     return _failure(status, errors[0].error if errors else _Error())

@@ -17,6 +17,7 @@ import msgspec
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.wire.converse_answer import failure_of_message
 from penstock.wire.eventstream import Message
+from penstock.wire.prompts import UNREADABLE
 
 _BEDROCK_VERSION: Final = msgspec.Raw(b'"bedrock-2023-05-31"')
 _VERTEX_VERSION: Final = msgspec.Raw(b'"vertex-2023-10-16"')
@@ -69,5 +70,5 @@ def unwrap_chunk(message: Message) -> bytes:
         return b""
     try:
         return b64decode(_chunk(message.payload).bytes, validate=True)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, NotBase64) as error:
+    except (*UNREADABLE, NotBase64) as error:
         raise UpstreamError(FailureKind.BAD_PAYLOAD, f"chunk: {error}") from None

@@ -16,6 +16,7 @@ import msgspec
 
 from penstock.core.errors import BadRequest
 from penstock.core.request import Endpoint
+from penstock.wire.prompts import UNREADABLE
 
 MAX_REFERENCES: Final = 100  # Anthropic's limit for images in a request, the highest that we know
 MAX_DEPTH: Final = 16  # a picture in a document in a tool result is 10 deep
@@ -140,7 +141,7 @@ def _may_hold_media(name: str, raw: msgspec.Raw) -> bool:
         return False
     try:
         _texts(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return True
     return False
 
@@ -266,7 +267,7 @@ class _Walk:
     def _read(self, raw: msgspec.Raw, decode: Callable[[msgspec.Raw], _Value]) -> _Value:
         try:
             return decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise BadRequest(f"`{self._field}` is not JSON: {error}", param=self._field) from None
 
 

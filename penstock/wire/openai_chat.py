@@ -12,19 +12,22 @@ import msgspec
 
 from penstock.core.errors import BadRequest, FailureKind, Said, UpstreamError, kind_of_status
 from penstock.core.outcome import UsageSource
-from penstock.core.request import Caller, Endpoint, Request, Usage
-from penstock.wire.openai_shapes import Chunk, Delta, StreamOptions, TokenCounts, Wrapped
+from penstock.core.request import Caller, Endpoint, Received, Request, Usage
+from penstock.wire.openai_shapes import Chunk, Delta, StreamOptions, Wrapped
+from penstock.wire.openai_values import usage_of
 from penstock.wire.prompts import (
     BYTES_PER_TOKEN,
     EMPTY_LIST,
     EXPECTED_TOKENS,
     OPENING,
+    UNREADABLE,
     decode_count,
     decode_fields,
     decode_flag,
     decode_string,
     prefix_hashes,
     read_field,
+    received,
 )
 from penstock.wire.sse import data_of
 
@@ -39,10 +42,12 @@ _SHORTEST: Final = len('[{"role":""}]')  # what is longer has a message in it, o
 def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str = "") -> Request:
     """Read a request body; `model` where the path has named it. Raises `BadRequest` naming the field that is wrong."""
     fields = decode_fields(body)
+    as_it_came: Received | None = None
     if model:
         fields["model"] = msgspec.Raw(_encode(model))  # what was asked for and allowed is what is sent
     else:
         model = read_field(fields, "model", decode_string) or ""
+        as_it_came = received(body, fields)
     if not model:
         raise BadRequest("`model` is missing: name the model that should answer", param="model")
     options = read_field(fields, "stream_options", _options) if "stream_options" in fields else None
@@ -64,7 +69,19 @@ def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: floa
         prefix_hashes=prefix_hashes(prompt),
         fields=fields,
         received_at=now,
+        received=as_it_came,
     )
+
+
+def has_parts(request: Request) -> bool:
+    """Whether the messages of a chat may hold anything but plain strings: parts are in lists, and no escape hides one.
+
+    Cheapest where the list of messages is the only list in the body, which need not be copied to find that out.
+    """
+    messages, seen = request.fields["messages"], request.received
+    if seen is not None and seen.fields["messages"] is messages and seen.body.find(b"[") == seen.body.rfind(b"["):
+        return False
+    return bytes(messages).find(b"[", 1) >= 0
 
 
 def _prompt(fields: dict[str, msgspec.Raw], endpoint: Endpoint) -> memoryview:
@@ -82,10 +99,15 @@ def _prompt(fields: dict[str, msgspec.Raw], endpoint: Endpoint) -> memoryview:
 def upstream_body(request: Request, served: msgspec.Raw | None, *, ask_usage: bool = True) -> bytes:
     """The request for a same-dialect upstream: its own name for the model, and usage always asked for.
 
-    `ask_usage` is False for servers that refuse `stream_options` (and tell usage all the same).
+    `ask_usage` is False for servers that refuse `stream_options` (and tell usage all the same). A long body to which
+    nothing of this makes a difference is sent on as it came.
     """
-    fields = request.fields
+    fields, as_it_came = request.fields, request.received
     add_usage = ask_usage and request.stream and not request.include_usage
+    if as_it_came is not None and not add_usage:
+        renamed = served is not None and served != fields["model"]
+        if not renamed and fields == as_it_came.fields:
+            return as_it_came.body
     if served is not None or add_usage:
         fields = dict(fields)
         if served is not None:
@@ -107,16 +129,6 @@ def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
 
 
 _chunk = msgspec.json.Decoder(Chunk).decode
-
-
-def _usage(seen: TokenCounts) -> Usage:
-    prompt, completion = seen.prompt_tokens_details, seen.completion_tokens_details
-    return Usage(
-        seen.prompt_tokens or 0,
-        seen.completion_tokens or 0,
-        (prompt.cached_tokens or 0) if prompt is not None else 0,
-        reasoning_tokens=(completion.reasoning_tokens or 0) if completion is not None else 0,
-    )
 
 
 _STATUSES: Final = {
@@ -180,10 +192,10 @@ def failure_of(status: int, body: bytes) -> UpstreamError:
 def _said(body: bytes) -> Said | None:
     try:
         return msgspec.json.decode(body, type=Wrapped).error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         try:
             return msgspec.json.decode(body, type=Said)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return None
 
 
@@ -217,14 +229,14 @@ class Meter:
         """Read a whole answer. Raises `UpstreamError` when it is an error or not the dialect."""
         try:
             seen = _chunk(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         if seen.error is not None:
             raise failure_inside(seen.error)
         if seen.choices is None:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, "an answer without `choices`")
         if seen.usage is not None:
-            self.usage = _usage(seen.usage)
+            self.usage = usage_of(seen.usage) or self.usage
         for choice in seen.choices:
             self.finish_reason = choice.finish_reason or self.finish_reason
         self.tokens_seen, self.done = max(1, len(body) // BYTES_PER_TOKEN), True
@@ -258,11 +270,11 @@ class Meter:
             return False, False
         try:
             seen = _chunk(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         choices = seen.choices
         if seen.usage is not None:
-            self.usage = _usage(seen.usage)
+            self.usage = usage_of(seen.usage) or self.usage
             if not choices:
                 return False, True
         if not choices:

@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from penstock.core.errors import BadRequest
 from penstock.core.request import Caller, Endpoint, Request
-from penstock.wire.prompts import BYTES_PER_TOKEN, decode_fields
+from penstock.wire.prompts import BYTES_PER_TOKEN, decode_fields, decode_flag, decode_text, is_null, read_field
 
 MULTIPART: Final = frozenset(
     {Endpoint.TRANSCRIPTION, Endpoint.TRANSLATION, Endpoint.IMAGE_EDIT, Endpoint.IMAGE_VARIATION}
@@ -39,20 +39,19 @@ MAX_FORM_PARTS: Final = 128
 MAX_FIELD_BYTES: Final = 1024 * 1024  # of a form field that is not a file
 
 _NAMES_MODEL: Final = re.compile(rb'[;\s]name="?model"?\s*(?:;|\r|$)', re.IGNORECASE).search
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: float, model: str = "") -> Request:
     """Read a JSON body; `model` where the path has named it. Raises `BadRequest` naming the field that is wrong."""
     fields = decode_fields(body)
-    model = model or _text(fields, "model") or DEFAULT_MODELS.get(endpoint, "")
+    model = model or read_field(fields, "model", decode_text) or DEFAULT_MODELS.get(endpoint, "")
     if not model:
         raise BadRequest("`model` is missing: name the model that should answer", param="model")
     fields["model"] = msgspec.Raw(_encode(model))  # what was asked for and allowed is what is sent
     needed = _NEEDED.get(endpoint, ())
     for name in needed:
-        if name not in fields or bytes(fields[name]) == b"null":
+        if name not in fields or is_null(fields[name]):
             raise BadRequest(f"`{name}` is missing", param=name)
     if endpoint is Endpoint.TOKENIZE and "prompt" not in fields and "messages" not in fields:
         raise BadRequest("`prompt` or `messages` is missing", param="prompt")
@@ -63,7 +62,7 @@ def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: floa
         caller=caller,
         model=model,
         # speech is bytes that are passed on as they come, whether or not it is asked for as events
-        stream=endpoint is Endpoint.SPEECH or _flag(fields, "stream"),
+        stream=endpoint is Endpoint.SPEECH or bool(read_field(fields, "stream", decode_flag)),
         include_usage=True,
         prompt_tokens=size // BYTES_PER_TOKEN + 1,
         max_tokens=0,
@@ -186,23 +185,3 @@ def _renamed(request: Request, model: str) -> bytes:
     parts = (b"\r\n" + request.form).split(delimiter)[1:]
     kept = [part for part in parts if not _NAMES_MODEL(part.partition(b"\r\n\r\n")[0])]
     return field + (delimiter + delimiter.join(kept)).removeprefix(b"\r\n")
-
-
-def _text(fields: dict[str, msgspec.Raw], name: str) -> str:
-    raw = fields.get(name)
-    if raw is None or bytes(raw) == b"null":
-        return ""
-    try:
-        return msgspec.json.decode(raw, type=str)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"`{name}`: {error}", param=name) from None
-
-
-def _flag(fields: dict[str, msgspec.Raw], name: str) -> bool:
-    raw = fields.get(name)
-    if raw is None:
-        return False
-    try:
-        return bool(msgspec.json.decode(raw, type=bool | None))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"`{name}`: {error}", param=name) from None

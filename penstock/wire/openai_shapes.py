@@ -16,19 +16,31 @@ class StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
 
-class PromptDetails(msgspec.Struct, gc=False):
+class TokenDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
-
-
-class CompletionDetails(msgspec.Struct, gc=False):
+    cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
 class TokenCounts(msgspec.Struct, gc=False):
+    """`usage` of completions and of responses, which call the same things by different names.
+
+    Parts of the prompt with a price of their own are told in several ways: OpenAI and who follows it in the details
+    (https://platform.openai.com/docs/guides/prompt-caching), OpenRouter writes to a cache beside them
+    (https://openrouter.ai/docs/use-cases/usage-accounting), DeepSeek its hits next to the total, of which they are part
+    (https://api-docs.deepseek.com/guides/kv_cache), LiteLLM under Anthropic's name.
+    """
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: CompletionDetails | None = None
+    prompt_tokens_details: TokenDetails | None = None
+    completion_tokens_details: TokenDetails | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: TokenDetails | None = None
+    output_tokens_details: TokenDetails | None = None
+    cache_creation_input_tokens: int | None = None  # LiteLLM and others in front of Claude
+    prompt_cache_hit_tokens: int | None = None  # DeepSeek
 
 
 class Delta(msgspec.Struct, gc=False):

@@ -12,6 +12,8 @@ import msgspec
 from penstock.core.errors import BadRequest
 from penstock.core.request import Usage
 from penstock.wire.canonical import Cache, Document, Image, Message, Part, Reasoning, Tool, ToolResult
+from penstock.wire.openai_shapes import TokenCounts
+from penstock.wire.prompts import UNREADABLE, is_null
 
 T = TypeVar("T")
 
@@ -24,7 +26,6 @@ decode_strings: Final = msgspec.json.Decoder(list[str]).decode
 decode_any: Final = msgspec.json.Decoder().decode
 decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_objects: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-_NULL: Final = b"null"
 
 
 # --- reading what a caller wrote -------------------------------------------------------------------------------------
@@ -39,15 +40,10 @@ def said(fields: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     return {name: raw for name, raw in fields.items() if not is_null(raw)}
 
 
-def is_null(raw: msgspec.Raw) -> bool:
-    view = memoryview(raw)
-    return len(view) == len(_NULL) and bytes(view) == _NULL
-
-
 def read(raw: msgspec.Raw, where: str, decode: Callable[[msgspec.Raw], T]) -> T:
     try:
         return decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"`{where}`: {error}", param=where) from None
 
 
@@ -192,41 +188,20 @@ def effort_of(value: str) -> Reasoning:
 # --- reading what an upstream wrote ----------------------------------------------------------------------------------
 
 
-class TokenDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class Counts(msgspec.Struct, gc=False):
-    """`usage` of completions and of responses, which call the same things by different names."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: TokenDetails | None = None
-    completion_tokens_details: TokenDetails | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: TokenDetails | None = None
-    output_tokens_details: TokenDetails | None = None
-    cache_creation_input_tokens: int | None = None  # LiteLLM and others in front of Claude
-    prompt_cache_hit_tokens: int | None = None  # DeepSeek
-
-    def usage(self) -> Usage | None:
-        """None: an empty object, which some servers send before they have counted."""
-        prompt = self.input_tokens if self.prompt_tokens is None else self.prompt_tokens
-        completion = self.output_tokens if self.completion_tokens is None else self.completion_tokens
-        if prompt is None and completion is None:
-            return None
-        read = self.prompt_tokens_details or self.input_tokens_details or _NO_DETAILS
-        written = self.completion_tokens_details or self.output_tokens_details or _NO_DETAILS
-        return Usage(
-            prompt or 0,
-            completion or 0,
-            cached_tokens=read.cached_tokens or self.prompt_cache_hit_tokens or 0,
-            cache_write_tokens=read.cache_write_tokens or self.cache_creation_input_tokens or 0,
-            reasoning_tokens=written.reasoning_tokens or 0,
-        )
-
-
-_NO_DETAILS: Final = TokenDetails()
+def usage_of(seen: TokenCounts) -> Usage | None:
+    """None: an empty object, which some servers send before they have counted."""
+    prompt, completion = seen.prompt_tokens, seen.completion_tokens
+    if prompt is None:
+        prompt = seen.input_tokens
+    if completion is None:
+        completion = seen.output_tokens
+    if prompt is None and completion is None:
+        return None
+    cached, written, reasoned = seen.prompt_cache_hit_tokens, seen.cache_creation_input_tokens, None
+    read = seen.prompt_tokens_details or seen.input_tokens_details
+    if read is not None:
+        cached, written = read.cached_tokens or cached, read.cache_write_tokens or written
+    said = seen.completion_tokens_details or seen.output_tokens_details
+    if said is not None:
+        reasoned = said.reasoning_tokens
+    return Usage(prompt or 0, completion or 0, cached or 0, written or 0, reasoning_tokens=reasoned or 0)

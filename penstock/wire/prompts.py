@@ -7,17 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
-import xxhash
+from xxhash import xxh3_64_intdigest
 
 from penstock.core.errors import BadRequest
+from penstock.core.request import PREFIX_TOKENS, Received
 
 BYTES_PER_TOKEN: Final = 4  # English prose under common vocabularies; an estimate, settled by the upstream's count
-BLOCK_BYTES: Final = 1024  # of prompt under one prefix hash, about 256 tokens: less is not worth steering for
-MAX_BLOCKS: Final = 64  # longer prompts are told apart by their first 64 kB
+PREFIX_BYTES: Final = tuple(tokens * BYTES_PER_TOKEN for tokens in PREFIX_TOKENS)
 EXPECTED_TOKENS: Final = 256  # of an answer whose caller set no maximum
+LONG_BODY: Final = 16_384  # bytes; a shorter one is written anew in less than a microsecond
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+NULL: Final = msgspec.Raw(b"null")
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what they should be."""
 decode_string = msgspec.json.Decoder(str).decode
+decode_text = msgspec.json.Decoder(str | None).decode
 decode_flag = msgspec.json.Decoder(bool | None).decode
 decode_count = msgspec.json.Decoder(int | None).decode
 OPENING: Final = ord("[")
@@ -31,8 +36,12 @@ def decode_fields(body: bytes) -> dict[str, msgspec.Raw]:
         if not body.isascii():
             body.decode()  # raw values are passed on unread: they must at least be text
         return _decode_fields(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"the body is not a JSON object: {error}") from None
+
+
+def is_null(raw: msgspec.Raw) -> bool:
+    return raw == NULL
 
 
 def read_field(fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[msgspec.Raw], Value]) -> Value | None:
@@ -42,22 +51,31 @@ def read_field(fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[m
         return None
     try:
         return decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"`{name}`: {error}", param=name) from None
 
 
-def has_parts(messages: msgspec.Raw) -> bool:
-    """Whether anything but plain strings may be in there: parts are in lists, and no escape hides a list."""
-    return bytes(messages).find(b"[", 1) >= 0
+def received(body: bytes, fields: dict[str, msgspec.Raw]) -> Received | None:
+    """For `Request.received`: None where writing a body anew costs next to nothing, or would change it.
+
+    A body of this length has room for the fields and nothing else: no white space, no escape in a name, no second value
+    under a name that came before.
+    """
+    if len(body) < LONG_BODY:
+        return None
+    needed = 1
+    for name, raw in fields.items():
+        needed += len(name) + len(memoryview(raw)) + 4  # quotes, colon, comma; the last comma is the second brace
+    return Received(body, dict(fields)) if needed == len(body) else None
 
 
 def prefix_hashes(prompt: memoryview) -> tuple[int, ...]:
     """xxh3 over ever longer prefixes: a routing hint, not a key, so 64 bits that an enemy could collide are enough."""
-    if len(prompt) < BLOCK_BYTES:
-        return ()
-    running = xxhash.xxh3_64()
-    update, digest, hashes = running.update, running.intdigest, []
-    for end in range(BLOCK_BYTES, min(len(prompt), MAX_BLOCKS * BLOCK_BYTES) + 1, BLOCK_BYTES):
-        update(prompt[end - BLOCK_BYTES : end])
-        hashes.append(digest())
+    length, start, running, hashes = len(prompt), 0, 0, []
+    for end in PREFIX_BYTES:
+        if end > length:
+            break
+        running = xxh3_64_intdigest(prompt[start:end], running)  # each is the seed of the next
+        hashes.append(running)
+        start = end
     return tuple(hashes)

@@ -68,6 +68,18 @@ class Reading:
         return None
 
 
+class PlainWriter:
+    """For dialects that keep no answers, and whose error events do not depend on what was said."""
+
+    __slots__ = ()
+
+    def final_response(self) -> bytes | None:
+        return None
+
+    def failed_event(self, error: PenstockError) -> bytes | None:
+        return None
+
+
 class Meter(Protocol):
     """Reads an answer of the caller's own dialect as it goes by; changes nothing but what it is told to leave out."""
 

@@ -12,13 +12,13 @@ import msgspec
 
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Endpoint, Request, Usage
+from penstock.wire.prompts import NULL, UNREADABLE
 
 How: TypeAlias = Literal["continue", "prefix"]
 """From its tokens, exactly; or from its text."""
 
 OF_TOKENS: Final = "resume_token_ids"  # the quirk of engines that go on from tokens
 OF_TEXT: Final = ("continue_final_message", "prefix", "prefill")  # quirks: three ways to say where to go on from
-NULL: Final = msgspec.Raw(b"null")
 
 
 class SoFar(msgspec.Struct, frozen=True):
@@ -85,7 +85,7 @@ def _plain(fields: Mapping[str, msgspec.Raw]) -> bool:
     try:
         others = {name: msgspec.json.decode(raw) for name, raw in fields.items() if name not in _PLAIN}
         messages = msgspec.json.decode(fields["messages"])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return False
     if any(value not in _SAYS_NOTHING.get(name, (None,)) for name, value in others.items()):
         return False

@@ -13,6 +13,7 @@ from penstock.core.request import Endpoint, Request, Usage
 from penstock.wire import anthropic, responses
 from penstock.wire.errors import responses_event
 from penstock.wire.openai_shapes import Tokens
+from penstock.wire.prompts import UNREADABLE
 from penstock.wire.readings import Passing
 from penstock.wire.unary import Whole
 
@@ -36,7 +37,7 @@ class Counted(Whole):
         super().whole(body)
         try:
             tokens = msgspec.json.decode(body, type=Tokens).count
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, f"tokenize: {error}") from None
         return COUNT_BODIES[self._endpoint](tokens)
 

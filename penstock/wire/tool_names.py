@@ -8,7 +8,7 @@ build their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import count
 from typing import Final, Self
 
@@ -27,10 +27,11 @@ class ToolNames:
     may be stricter only about the first. Legal names stay as they are.
     """
 
-    __slots__ = ("_home", "_legal", "_limit", "_outward")
+    __slots__ = ("_home", "_legal", "_limit", "_outward", "_pattern")
 
-    def __init__(self, names: Iterable[str] = (), *, limit: int = 64, pattern: str = r"[a-zA-Z0-9_-]+") -> None:
-        self._limit, self._legal = limit, re.compile(pattern)
+    def __init__(self, names: Collection[str] = (), *, limit: int = 64, pattern: str = r"[a-zA-Z0-9_-]+") -> None:
+        self._limit, self._pattern = limit, pattern
+        self._legal: re.Pattern[str] | None = None  # most requests name no tool
         self._outward: dict[str, str] = {}
         self._home: dict[str, str] = {}
         for name in sorted(names, key=self._takes, reverse=True):  # legal names first: nobody can have taken theirs
@@ -39,8 +40,9 @@ class ToolNames:
     @classmethod
     def of(cls, ask: Ask, *, limit: int = 64, pattern: str = r"[a-zA-Z0-9_-]+") -> Self:
         """The names in a request: of its tools, then of the calls in its history."""
-        called = (part.name for message in ask.messages for part in message.parts if isinstance(part, ToolCall))
-        return cls([*(tool.name for tool in ask.tools), *called], limit=limit, pattern=pattern)
+        names = [tool.name for tool in ask.tools]
+        names += [part.name for message in ask.messages for part in message.parts if isinstance(part, ToolCall)]
+        return cls(names, limit=limit, pattern=pattern)
 
     def outward(self, name: str) -> str:
         """The caller's name, as the upstream is to see it."""
@@ -61,6 +63,8 @@ class ToolNames:
         return self._home.get(name, name)
 
     def _takes(self, name: str) -> bool:
+        if self._legal is None:
+            self._legal = re.compile(self._pattern)
         return len(name) <= self._limit and self._legal.fullmatch(name) is not None
 
 

@@ -8,6 +8,7 @@ from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Request, Usage
 from penstock.wire.openai_shapes import Unary
+from penstock.wire.prompts import UNREADABLE
 from penstock.wire.readings import Reading, truncated
 
 _unary = msgspec.json.Decoder(Unary).decode
@@ -39,7 +40,7 @@ class Whole(Reading):
         self._answered = True
         try:
             seen = _unary(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return body
         if seen.error:
             raise UpstreamError(FailureKind.SERVER_ERROR, f"an error with status 200: {str(seen.error)[:300]}")

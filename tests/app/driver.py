@@ -66,6 +66,7 @@ async def serving(
     *,
     stop: bool = True,
     on_tell: Callable[[str], None] | None = None,
+    within: float = 50,
 ) -> tuple[int, list[str]]:
     """Starts `serve`, runs the story when requests can be served, then asks it to stop. Exit code, and what was told.
 
@@ -75,7 +76,7 @@ async def serving(
     more = asyncio.Condition()
     reading, writing = os.pipe()
 
-    async with asyncio.timeout(50), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(within), asyncio.TaskGroup() as group:
 
         async def notify() -> None:
             async with more:

@@ -13,6 +13,8 @@ import uvicorn
 
 from penstock.app.asgi import GatewayApp
 from penstock.http.uvicorn_http import PenstockHttp
+from penstock.stores.databases import open_database
+from penstock.stores.ledger import SqlLedger
 from tests.app.driver import chat_bytes, request
 from tests.app.fake_engine import FakeEngine
 
@@ -60,8 +62,16 @@ def test_the_gateway_serves_under_uvicorn(http: Any, tmp_path: Path) -> None:
                 assert (status, b'"choices"' in body) == (200, True)
                 assert (await request(port, chat_bytes()))[0] == 401
                 server.should_exit = True
+        assert await statuses(tmp_path) == [200, 401]  # the ledger has them when the server has ended
 
     asyncio.run(main())
+
+
+async def statuses(tmp_path: Path) -> list[int]:
+    database = await open_database(str(tmp_path / "penstock.db"))
+    rows = await SqlLedger(database).entries(0, 2**53)
+    await database.close()
+    return [row.status for row in rows]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from penstock.balancing.balancer import Balancer, wait_for_any
 from penstock.balancing.prefix_index import PrefixIndex
 from penstock.core.fleet import Replica
+from penstock.core.request import PREFIX_TOKENS
 from penstock.resilience.breaker import Breaker, BreakerRule
 from tests.worlds import request
 
@@ -37,6 +38,15 @@ def test_a_cached_prefix_tips_the_balance_but_does_not_overrule_a_queue():
     balancer.sent(REQUEST, "r0")
     assert all(pick(fleet(0, 0), seed=seed, balancer=balancer) == "r0" for seed in range(10))
     assert pick(fleet(5000, 0), balancer=balancer) == "r1"
+
+
+@given(st.integers(1, len(PREFIX_TOKENS)), st.integers(-1, 1))
+def test_a_cached_prefix_is_worth_the_tokens_that_its_hashes_cover(depth, more):
+    balancer, replicas = Balancer(), fleet(PREFIX_TOKENS[depth - 1] + more, 0)
+    request = msgspec.structs.replace(REQUEST, prefix_hashes=tuple(range(len(PREFIX_TOKENS))))
+    balancer.sent(msgspec.structs.replace(request, prefix_hashes=request.prefix_hashes[:depth]), "r0")
+    picked = balancer.pick(request, [replicas], {r.name: Breaker(BreakerRule()) for r in replicas}, (), 0.0, Random(1))
+    assert more == 0 or picked == (0, 0 if more < 0 else 1)
 
 
 def test_a_full_kv_cache_counts_against_a_replica():

@@ -109,7 +109,7 @@ def test_what_is_made_under_a_pepper_is_let_in_under_it(penstock, file):
     ran = penstock(
         "key", "create", "--id", "new", "--org", "acme", "--team", "search", "--scope", "call",
         "--network", "10.1.0.0/16", "--endpoint", "embeddings", "--expires", "2030-01-31", "--priority", "low",
-        "--pepper", "env:PEPPER",
+        "--pepper", "env:PEPPER", "--in-file",
     )  # fmt: skip
     secret, key = ran.out.splitlines()[0], printed(ran.out)
     assert key.hmac == Pepper(b"a pepper of some length").digest(secret.encode()).hex()
@@ -129,7 +129,7 @@ def test_what_is_made_under_a_pepper_is_let_in_under_it(penstock, file):
     ],
 )
 def test_an_option_that_no_file_could_hold_is_refused_before_a_key_is_shown(penstock, options, told):
-    ran = penstock("key", "create", *options)
+    ran = penstock("key", "create", "--in-file", *options)
     assert (ran.code, ran.out) == (2, "")
     assert told in ran.err
     assert "hunter2" not in ran.err
@@ -137,17 +137,22 @@ def test_an_option_that_no_file_could_hold_is_refused_before_a_key_is_shown(pens
 
 def test_keys_are_listed_by_organisation_and_never_with_their_digests(penstock, file):
     listed = penstock("key", "list").out
-    assert listed.splitlines() == ["web  org acme; team search; expires 2030-01-01", "ci   scopes read"]
+    assert listed.splitlines() == ["ci   scopes read", "web  expires 2030-01-01; org acme; team search"]
     assert json.loads(penstock("key", "list", "--org", "acme", "--json").out) == [
-        {"id": "web", "org": "acme", "team": "search", "expires": "2030-01-01"}
+        {"id": "web", "org": "acme", "team": "search", "expires": "2030-01-01", "where": "file", "digest": "sha256"}
     ]
     assert penstock("key", "list", "--team", "ads").out == ""
+    assert not Path("penstock.db").exists(), "to look makes nothing"
 
 
 def test_a_key_is_shown_with_what_it_inherits(penstock, file):
     shown = json.loads(penstock("key", "show", "web", "--json").out)
-    assert (shown["models"], shown["networks"], shown["digest"]) == (["chat"], ["10.0.0.0/8"], "sha256")
-    assert "models      chat\n" in penstock("key", "show", "web").out
+    assert (shown["effective"]["models"], shown["effective"]["networks"], shown["digest"]) == (
+        ["chat"],
+        ["10.0.0.0/8"],
+        "sha256",
+    )
+    assert "models     chat\n" in penstock("key", "show", "web").out
     assert digest(OLD) not in penstock("key", "show", "web").out
     ran = penstock("key", "show", "wbe")
     assert (ran.code, ran.err) == (2, "there is no key `wbe`. Did you mean `web`?\n")

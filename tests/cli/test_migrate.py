@@ -29,9 +29,7 @@ def test_the_report_tells_each_setting_with_its_line(penstock, config):
     heads = [line.partition(" (")[0] for line in lines if line and not line.startswith(" ")]
     assert heads[:3] == ["mapped", "approximated", "unsupported"]
     unsupported = lines[lines.index(next(line for line in lines if line.startswith("unsupported"))) :]
-    assert any(
-        line.startswith("  config.yaml:8: model_list[0].litellm_params.rpm: there are no") for line in unsupported
-    )
+    assert any(line.startswith("  config.yaml:8: model_list[0].litellm_params.rpm: ") for line in unsupported)
 
 
 def test_a_file_that_is_there_is_never_overwritten(penstock, config):

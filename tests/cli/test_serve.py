@@ -51,8 +51,6 @@ def stopping():
 def test_a_starter_file_and_a_new_key_serve_those_who_show_it(penstock, tmp_path, stopping):
     assert penstock("init").code == 0
     key = json.loads(penstock("key", "create", "--id", "web", "--json").out)
-    file = Path("penstock.yaml")
-    file.write_text(file.read_text() + f'keys:\n  - {{ id: web, sha256: "{key["sha256"]}" }}\n')
     checked = penstock("check")
     assert checked.code == 0, checked.err
     process, port = serve(tmp_path)

@@ -2,6 +2,7 @@
 
 Each is made from a file of exact versions and kept until that file changes. Where the packages cannot be had,
 `Unavailable` says why: then the tests that need them are skipped, or fail under continuous integration.
+`python -m tests.clients.environments` makes them all, so that no test has to wait.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +37,9 @@ def python(name: str) -> Path:
     folder = CACHE / name
     with _made(folder, wanted.read_bytes(), sys.version.encode()) as fresh:
         if fresh:
-            _run([sys.executable, "-m", "venv", str(folder)])
-            _run([str(folder / "bin" / "python"), "-m", "pip", *QUIETLY, "install", "-r", str(wanted)])
+            _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+            install = ["--python", str(folder / "bin" / "python"), "install", "--no-compile", "-r", str(wanted)]
+            _run([sys.executable, "-m", "pip", *QUIETLY, *install])
     return folder / "bin" / "python"
 
 
@@ -118,3 +120,12 @@ def _run(command: list[str], folder: Path | None = None) -> str:
     if done.returncode:
         raise Unavailable(f"{' '.join(command)} failed:\n" + "\n".join(done.stderr.splitlines()[-8:]))
     return done.stdout
+
+
+if __name__ == "__main__":
+    with suppress(Unavailable):  # the tests will ask again, and tell
+        node()
+        for name in ("openai", "anthropic"):
+            sdist(name)
+        for name in ("schemathesis", "instructor"):
+            python(name)

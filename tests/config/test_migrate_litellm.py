@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.config.compile import compile_plane
+from penstock.config.limits import limits_of, said
 from penstock.config.litellm import sentences
 from penstock.config.litellm.migrate import Migration, migrate
 from penstock.config.litellm.source import Finding
 from penstock.config.load import load
 from penstock.config.problems import ConfigError
 from penstock.config.schema import Config
+from penstock.pricing.options import PriceOptions
 
 FOLDER = Path(__file__).parent / "litellm"
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
@@ -157,6 +159,7 @@ def test_engines_that_differ_in_their_address_only_become_replicas_of_one_deploy
     assert (pool.software, pool.served, pool.key) == ("vllm", "Qwen/Qwen3-32B", "env:VLLM_API_KEY")
     assert config.models["qwen3-32b"].deployments == ("qwen3-32b-1", "qwen3-32b-2")
     assert config.deployments["qwen3-32b-2"].provider == "https://llm.example.com/v1"
+    assert pool.price == PriceOptions(input="$0.2/M")  # said at one of them
     for limit in ("weight", "rpm", "tpm", "max_parallel_requests"):
         assert outcomes(migration, f"model_list[0].litellm_params.{limit}") == {"unsupported"}
     (broken,) = told(migration, "model_list[5].model_name")
@@ -275,9 +278,9 @@ def test_what_penstock_has_not_is_said_with_what_to_do_instead():
     _, migration = done("full_proxy.yaml")
     for path, words in {
         "general_settings.master_key": "penstock key create",
-        "general_settings.database_url": "keys are in the file",
+        "general_settings.database_url": "a database of its own (`store.database`)",
         "litellm_settings.cache": "no cache of answers yet",
-        "litellm_settings.max_budget": "no budgets yet",
+        "model_list[0].litellm_params.max_budget": "budgets are for callers",
         "guardrails": "no guardrails yet",
         "litellm_settings.success_callback": "langfuse: nothing is sent there yet",
         "mcp_servers": "does not speak MCP",
@@ -288,6 +291,56 @@ def test_what_penstock_has_not_is_said_with_what_to_do_instead():
     assert outcomes(migration, "litellm_settings.callbacks") == {"approximated", "unsupported"}
     config, _ = done("full_proxy.yaml")
     assert (config.server.max_in_flight, config.server.max_body) == (500, "16MiB")
+
+
+def test_a_budget_of_the_whole_proxy_is_one_of_all_callers_in_the_calendar():
+    config, migration = done("full_proxy.yaml")
+    (budget,) = limits_of(config)
+    assert said(budget) == "$1000.00 per month, for all together"
+    assert outcomes(migration, "litellm_settings.budget_duration") == {"approximated"}
+
+
+ONE = "model_list: [{ model_name: a, litellm_params: { model: openai/a%s } }]\n"
+
+
+def test_what_new_keys_and_teams_were_given_holds_for_every_one_of_them():
+    text = """\
+litellm_settings:
+  max_end_user_budget: 0.05
+  default_key_generate_params: { rpm_limit: 100, tpm_limit: 5e4, max_budget: 1.5, budget_duration: 1d, models: [a] }
+  default_team_params: { max_parallel_requests: 7, max_budget: 20, budget_duration: 45d }
+"""
+    migration = migrate(ONE % "" + text, "config.yaml")
+    config = load(migration.text or "", "penstock.yaml")
+    assert {limit.name: said(limit) for limit in limits_of(config)} == {
+        "keys-requests": "100 requests per minute, for each key",
+        "keys-tokens": "50,000 tokens per minute, for each key",
+        "teams-slots": "7 concurrent requests, for each team",
+        "end-users": "$0.05 in total, for each user",
+        "keys": "$1.50 per day, for each key",
+    }
+    assert outcomes(migration, "litellm_settings.default_team_params.budget_duration") == {"unsupported"}
+    assert outcomes(migration, "litellm_settings.default_key_generate_params.models") == {"unsupported"}
+
+
+@pytest.mark.parametrize(
+    ("costs", "price"),
+    [
+        (", input_cost_per_token: 2e-07, output_cost_per_token: 0.0000006", {"input": "$0.2/M", "output": "$0.6/M"}),
+        (", input_cost_per_token: 3e-6,cache_read_input_token_cost: 3e-7", {"input": "$3/M", "cached_input": "$0.3/M"}),
+        (", input_cost_per_token: 0, output_cost_per_token: 0.0", {"free": True}),
+        (", input_cost_per_token: 1e-15", None),
+        (", input_cost_per_token: cheap", None),
+        (", input_cost_per_second: 0.00042", None),
+    ],
+)  # fmt: skip
+def test_a_price_per_token_is_written_exactly_or_not_at_all(costs: str, price: dict[str, Any] | None):
+    migration = migrate(ONE % costs, "config.yaml")
+    (deployment,) = load(migration.text or "", "penstock.yaml").deployments.values()
+    assert deployment.price == (None if price is None else PriceOptions(**price))
+    assert {one.outcome for one in migration.findings if "cost" in one.path} == {
+        "unsupported" if price is None else "mapped"
+    }
 
 
 def test_where_nothing_can_be_written_nothing_is():

@@ -76,7 +76,7 @@ def run(name: str, address: str, folder: Path) -> dict[str, str]:
     report = folder / f"{name}.xml"
     done = subprocess.run(
         [
-            *(str(python("python")), "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"),
+            *(str(python("python")), "-m", "pytest", "-q", "--tb=native", "-p", "no:cacheprovider"),
             *("-o", f"addopts={OPTIONS[name]}", "-p", "kept_responses", f"--junit-xml={report}"),
             *(f"{TESTS}/{file}" for file in suite(name).run),
         ],

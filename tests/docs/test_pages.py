@@ -27,8 +27,10 @@ def options_of(schema: dict, definition: dict, path: str) -> set[str]:
         found |= options_of(schema, inner, here) or {here}
     if isinstance(definition.get("additionalProperties"), dict):
         found |= options_of(schema, definition["additionalProperties"], f"{path}.*")
-    for inner in definition.get("anyOf", []):
-        found |= options_of(schema, inner, path)
+    variants = definition.get("anyOf", [])
+    for inner in variants:
+        if inner.get("items") not in variants:  # else one may stand for a list with one in it, which is told once
+            found |= options_of(schema, inner, path)
     if isinstance(definition.get("items"), dict):
         found |= options_of(schema, definition["items"], f"{path}[]")
     return found
@@ -52,3 +54,11 @@ def test_every_decision_is_in_the_list_of_decisions():
     index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
     for page in sorted((ROOT / "docs" / "decisions").glob("0*.md")):
         assert f"({page.name})" in index, page.name
+
+
+def test_every_column_of_focus_is_on_the_page_of_costs_with_its_meaning():
+    from penstock.pricing.focus import FOCUS, NOT_APPLICABLE
+
+    page = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8").partition("<!-- FOCUS:")[2]
+    rows = dict(re.findall(r"(?m)^\| `([^`]+)` \| (.+) \|$", page))
+    assert rows == {column.name: column.meaning for column in FOCUS} | NOT_APPLICABLE

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import h11
@@ -136,7 +138,17 @@ WHOLE = [
 ]
 
 
-def requests_of(pieces: list[bytes], options: ServerOptions | None = None) -> tuple[list[tuple[bytes, ...]], bytes]:
+@pytest.fixture(scope="module")
+def requests_of() -> Iterator[Callable[..., tuple[list[tuple[bytes, ...]], bytes]]]:
+    """For thousands of connections, each with a server of its own. To make as many loops would take longer."""
+    loop = uvloop.new_event_loop()
+    yield partial(read, loop)
+    loop.close()
+
+
+def read(
+    loop: asyncio.AbstractEventLoop, pieces: list[bytes], options: ServerOptions | None = None
+) -> tuple[list[tuple[bytes, ...]], bytes]:
     """What our server takes these reads for, and what it answered."""
     seen: list[tuple[bytes, ...]] = []
 
@@ -153,15 +165,11 @@ def requests_of(pieces: list[bytes], options: ServerOptions | None = None) -> tu
         assert not crashes
         return transport.written
 
-    loop = uvloop.new_event_loop()
-    try:
-        return seen, loop.run_until_complete(main())
-    finally:
-        loop.close()
+    return seen, loop.run_until_complete(main())
 
 
 @pytest.mark.parametrize("request_", WHOLE, ids=["get", "counted", "chunked", "h2c"])
-def test_a_request_is_the_same_wherever_it_is_split(request_):
+def test_a_request_is_the_same_wherever_it_is_split(requests_of, request_):
     data = WHOLE[1] + request_
     whole = requests_of([data])
     assert len(whole[0]) == 2
@@ -172,7 +180,7 @@ def test_a_request_is_the_same_wherever_it_is_split(request_):
 
 
 @pytest.mark.parametrize("name", [name for name, (status, _) in REFUSED.items() if status != 408])
-def test_a_refused_request_is_refused_wherever_it_is_split(name):
+def test_a_refused_request_is_refused_wherever_it_is_split(requests_of, name):
     _, data = REFUSED[name]
     step = max(1, len(data) // 150)
     for i in range(1, len(data), step):
@@ -323,7 +331,7 @@ SMUGGLED = [
 SPACES = re.compile(rb"[A-Z]+(?:  +\S+ +| \S+  +)HTTP/")
 
 
-def agree_with_h11(data: bytes) -> None:
+def agree_with_h11(requests_of: Callable[..., Any], data: bytes) -> None:
     assume(not SPACES.search(data))
     ours, answer = requests_of([data])
     theirs, refused = h11_requests(data)
@@ -341,13 +349,13 @@ def agree_with_h11(data: bytes) -> None:
 @example(SMUGGLED[3])
 @example(SMUGGLED[4])
 @settings(max_examples=250, deadline=None)
-def test_we_never_see_a_request_that_h11_does_not_see(data):
-    agree_with_h11(data)
+def test_we_never_see_a_request_that_h11_does_not_see(requests_of, data):
+    agree_with_h11(requests_of, data)
 
 
 @given(st.lists(st.sampled_from(WHOLE), min_size=1, max_size=2).map(b"".join), st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_damaged_request_is_read_as_h11_reads_it(data, draws):
+def test_a_damaged_request_is_read_as_h11_reads_it(requests_of, data, draws):
     damaged = bytearray(data)
     for _ in range(draws.draw(st.integers(1, 3))):
         at = draws.draw(st.integers(0, len(damaged) - 1))
@@ -358,10 +366,10 @@ def test_a_damaged_request_is_read_as_h11_reads_it(data, draws):
             del damaged[at]
         else:
             damaged.insert(at, damaged[at])
-    agree_with_h11(bytes(damaged))
+    agree_with_h11(requests_of, bytes(damaged))
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
 @settings(max_examples=100, deadline=None)
-def test_no_bytes_crash_the_server(data, size):
+def test_no_bytes_crash_the_server(requests_of, data, size):
     requests_of([data[i : i + size] for i in range(0, len(data), size)])

@@ -58,6 +58,104 @@ def test_no_two_callers_ever_share_a_counter(one, other):
     assert len(counters) == 2
 
 
+def test_users_of_keys_without_an_organisation_are_counted_together_and_teams_are_not():
+    rules = Rules([Limit(who, Meter.REQUESTS, 1, 1, per=("org", who)) for who in ("user", "team")])
+    charges = rules.apply(Account(key="web", user="u1", team="ml"), SOME, WALL).charges
+    assert [charge.counter for charge in charges] == ["user||u1|1s"]
+
+
+whos = st.sampled_from(["org", "team", "key", "user", "model"])
+accounts = st.builds(Account, *[st.sampled_from(["", "a", "b"])] * 5)
+limits = st.builds(
+    lambda per, where: (tuple(sorted(per)), tuple(sorted(where.items()))),
+    st.sets(whos),
+    st.dictionaries(whos, st.sampled_from("ab")),
+)
+
+
+@given(st.lists(limits, max_size=12), st.lists(accounts, min_size=1, max_size=8))
+def test_looking_limits_up_finds_those_that_asking_each_would_find(scopes, callers):
+    all_limits = [Limit(f"{i}", Meter.REQUESTS, 1, 1, per=per, where=where) for i, (per, where) in enumerate(scopes)]
+    rules = Rules(all_limits)
+    for caller in callers * 2:  # what is remembered of one is not another's
+        found = rules.apply(caller, SOME, WALL).limits
+        assert {limit.name for limit in found} == {
+            limit.name
+            for limit in all_limits
+            if all(getattr(caller, who) == value for who, value in limit.where)
+            and all(getattr(caller, who) or (who == "org" and "user" in limit.per) for who in limit.per)
+        }
+
+
+def test_thousands_of_limits_of_others_cost_a_caller_nothing():
+    """By what is looked at, not by the clock."""
+    keys = [Limit(f"key k{n}: requests", Meter.REQUESTS, 1, 1, where=(("key", f"k{n}"),)) for n in range(5_000)]
+    rules = Rules([*keys, REQUESTS])
+    looked_at = list(rules._of(Account(key="k4999")))
+    assert [limit.name for limit in looked_at] == ["web requests", "key k4999: requests"]
+    assert len(rules._shapes) == 2
+
+
+def test_users_are_not_told_apart_where_no_limit_asks_who_they_are():
+    rules = Rules([REQUESTS, MONTHLY])
+    for n in range(50):
+        rules.apply(Account(org="acme", key="web", user=f"u{n}", model=f"m{n}"), SOME, WALL)
+    assert len(rules._kept) == 1
+
+
+def test_memory_of_accounts_is_bounded(monkeypatch):
+    monkeypatch.setattr("penstock.limits.rules.KEPT", 10)
+    rules = Rules([REQUESTS])
+    for n in range(25):
+        rules.apply(Account(key=f"k{n}"), SOME, WALL)
+    assert len(rules._kept) == 10
+
+
+def test_a_key_brings_its_own_limits_until_they_are_forgotten():
+    own = {"web": [Limit("key web: requests", Meter.REQUESTS, 5, 60, where=(("key", "web"),))]}
+    rules = Rules([], own=lambda key: own.get(key, ()))
+    assert rules.apply(ME, SOME, WALL).limits == tuple(own["web"])
+    assert rules.apply(Account(key="other"), SOME, WALL).limits == ()
+    del own["web"]
+    assert len(rules.apply(ME, SOME, WALL).limits) == 1  # nobody has said so yet
+    rules.forget()
+    assert rules.apply(ME, SOME, WALL).limits == ()
+
+
+@given(st.lists(limits, min_size=1, max_size=4), st.builds(Account, *[names] * 5))
+def test_the_name_of_a_counter_says_what_it_counts_and_for_whom(scopes, caller):
+    every = [
+        limit
+        for i, (per, where) in enumerate(scopes)
+        for limit in (
+            Limit(f"a{i}", Meter.REQUESTS, 1, 1, per=per, where=where),
+            Limit(f"b|{i}%", Meter.CONCURRENT_REQUESTS, 1, per=per, where=where),
+            Limit(f"c{i}", Meter.MONEY, 1, period=Period.WEEK, per=per, where=where),
+        )
+    ]
+    rules = Rules(every)
+    applied = rules.apply(caller, SOME, WALL)
+    for limit, charge in zip(applied.limits, applied.charges, strict=True):
+        counted = rules.counted(charge.counter)
+        assert counted.limit is limit
+        assert counted.window == ("2026-W46" if limit.meter is Meter.MONEY else "")
+        for who in Account.__struct_fields__:
+            told = who in limit.per or who in dict(limit.where)
+            assert getattr(counted.account, who) == (getattr(caller, who) if told else "")
+
+
+@pytest.mark.parametrize(
+    "counter", ["", "nobody's|web|60s", "web requests", "web requests|web", "web requests|a|b|60s"]
+)
+def test_a_counter_of_no_limit_counts_nothing(counter):
+    assert Rules([REQUESTS]).counted(counter) is None
+
+
+def test_a_strict_limit_says_so_to_the_counters():
+    (charge,) = Rules([Limit("n", Meter.REQUESTS, 1, 1, strict=True)]).apply(ME, SOME, WALL).charges
+    assert charge.strict
+
+
 def test_free_models_are_not_held_by_a_budget():
     assert Rules([MONTHLY]).apply(ME, Amounts(1, 1, nanos=None), WALL).charges == ()
 
@@ -129,6 +227,16 @@ def test_headers_tell_the_numbers_that_decided():
 def test_the_scarcest_of_several_is_told_where_a_header_has_room_for_one():
     applied, verdict = asked(OUTPUT, Limit("hourly", Meter.OUTPUT_TOKENS, 1_000, 3600))
     assert b"x-ratelimit-remaining-tokens: 500\r\n" in rate_headers(applied, verdict.used)
+
+
+def test_who_is_scarcest_may_change_from_one_request_to_the_next():
+    hourly = Limit("100% hourly", Meter.OUTPUT_TOKENS, 1_000, 3600)
+    applied = Rules([OUTPUT, hourly, SLOTS, MONTHLY]).apply(ME, SOME, WALL)
+    first, second = rate_headers(applied, (39_999, 10, 1, 0)), rate_headers(applied, (40_001, 999, 1, 0))
+    assert b"x-ratelimit-limit-tokens: 40000\r\nx-ratelimit-remaining-tokens: 1\r\n" in first
+    assert b"x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 1m1s\r\n" in second
+    assert b'"100% hourly";r=1;t=3597, "web slots";r=3\r\n' in second
+    assert b"x-ratelimit-limit-tokens: 1000\r\n" in rate_headers(applied, (0, 10, 1, 0))
 
 
 def test_a_hostile_name_cannot_leave_its_header():

@@ -7,17 +7,26 @@ import pytest
 
 from penstock.core.request import Usage
 from penstock.pricing.cost import Media, cost_of
-from penstock.wire.anthropic.usage import Tokens
-from penstock.wire.openai_values import Counts
+from penstock.wire.anthropic.answer_shapes import Tokens
+from penstock.wire.anthropic.usage import usage_of as usage_of_claude
+from penstock.wire.openai_shapes import TokenCounts
+from penstock.wire.openai_values import usage_of as usage_of_openai
 from tests.pricing.worlds import NOW, price, rates
 
 
+def of_openai(body):
+    return usage_of_openai(msgspec.json.decode(body, type=TokenCounts))
+
+
+def of_claude(body):
+    return usage_of_claude(msgspec.json.decode(body, type=Tokens))
+
+
 def test_litellm_6215_cached_tokens_of_openai_are_part_of_the_prompt():
-    usage = msgspec.json.decode(
+    usage = of_openai(
         b'{"prompt_tokens":2006,"completion_tokens":300,"total_tokens":2306,"prompt_tokens_details":'
-        b'{"cached_tokens":1920},"completion_tokens_details":{"reasoning_tokens":0}}',
-        type=Counts,
-    ).usage()
+        b'{"cached_tokens":1920},"completion_tokens_details":{"reasoning_tokens":0}}'
+    )
     gpt_4o = price(rates(input=2.5, cached_input=1.25, output=10))
     assert cost_of(usage, gpt_4o, NOW).nanos == 86 * 2_500 + 1_920 * 1_250 + 300 * 10_000
 
@@ -31,20 +40,18 @@ def test_litellm_14849_cache_hits_of_gemini_are_not_paid_for_twice():
 
 def test_litellm_9812_cache_writes_of_claude_are_not_paid_for_twice():
     """They said $0.091311, Anthropic's bill $0.05439."""
-    usage = msgspec.json.decode(
-        b'{"input_tokens":3,"cache_creation_input_tokens":12304,"cache_read_input_tokens":0,"output_tokens":550}',
-        type=Tokens,
-    ).usage()
+    usage = of_claude(
+        b'{"input_tokens":3,"cache_creation_input_tokens":12304,"cache_read_input_tokens":0,"output_tokens":550}'
+    )
     sonnet = price(rates(input=3, cached_input=0.3, cache_write=3.75, cache_write_1h=6, output=15))
     assert cost_of(usage, sonnet, NOW).nanos == 54_399_000
 
 
 def test_litellm_11364_ten_tokens_are_left_of_a_prompt_that_is_nearly_all_cached():
-    usage = msgspec.json.decode(
+    usage = of_claude(
         b'{"input_tokens":10,"cache_creation_input_tokens":32435,"cache_read_input_tokens":66360,"output_tokens":5120,'
-        b'"output_tokens_details":{"thinking_tokens":1710}}',
-        type=Tokens,
-    ).usage()
+        b'"output_tokens_details":{"thinking_tokens":1710}}'
+    )
     assert usage.prompt_tokens == 98_805
     opus_in_europe = price(rates(input=5.5, cached_input=0.55, cache_write=6.875, output=27.5))
     cost = cost_of(usage, opus_in_europe, NOW)
@@ -59,9 +66,9 @@ def test_litellm_40006_an_own_price_does_not_add_the_cached_tokens_again():
 
 
 def test_litellm_33772_cache_writes_of_openai_have_their_own_rate():
-    usage = msgspec.json.decode(
-        b'{"prompt_tokens":3541,"completion_tokens":5,"prompt_tokens_details":{"cache_write_tokens":3541}}', type=Counts
-    ).usage()
+    usage = of_openai(
+        b'{"prompt_tokens":3541,"completion_tokens":5,"prompt_tokens_details":{"cache_write_tokens":3541}}'
+    )
     luna = price(rates(input=1, cached_input=0.1, cache_write=1.25, output=6))
     assert cost_of(usage, luna, NOW).nanos == 3_541 * 1_250 + 5 * 6_000
 
@@ -72,11 +79,10 @@ def test_litellm_31714_cached_tokens_of_fireworks_have_their_own_rate():
 
 
 def test_litellm_29432_what_is_cached_for_an_hour_is_paid_for_as_such():
-    usage = msgspec.json.decode(
+    usage = of_claude(
         b'{"input_tokens":0,"cache_creation_input_tokens":9634,"cache_creation":'
-        b'{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":9634}}',
-        type=Tokens,
-    ).usage()
+        b'{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":9634}}'
+    )
     opus = price(rates(input=5, cached_input=0.5, cache_write=6.25, cache_write_1h=10, output=25))
     assert cost_of(usage, opus, NOW).nanos == 96_340_000
 

@@ -193,3 +193,36 @@ def test_any_json_comes_back_as_it_was_and_keeps_the_chain(log, loop, detail):
     assert event.detail == detail
     assert loop.run(log.events(after=event.seq - 1)) == [event]
     assert loop.run(log.verify()).seq == event.seq
+
+
+def test_an_act_and_its_record_are_both_there_or_neither(log, database, loop):
+    def rows(sql):
+        return loop.run(database.read(sql))
+
+    change = Statement("update api_keys_version_counter set version = version + 1")
+    nothing = Statement("update api_keys set team = 'x' where id = $1", ("nobody",))
+    wrong = Statement("insert into api_keys_version_counter values (null)")
+    assert loop.run(log.act([change], 1, "ann", "key.create", "web")).seq == 1
+    assert loop.run(log.act([change, nothing], 2, "ann", "key.create", "web")) is None
+    with pytest.raises(StoreRefused):
+        loop.run(log.act([change, wrong], 3, "ann", "key.create", "web"))
+    with pytest.raises(ValueError, match="at most"):
+        loop.run(log.act([change], 4, "ann", "key.create", "web", {"x": "y" * MAX_RECORD_BYTES}))
+    assert rows("select version from api_keys_version_counter") == [(1,)]
+    assert loop.run(log.verify()).seq == 1
+
+
+def test_acts_at_once_are_each_done_once_and_recorded_once(url):
+    change = Statement("update api_keys_version_counter set version = version + 1")
+
+    async def main():
+        databases = [await open_database(url) for _ in range(3)]
+        await migrate(databases[0], now=0.0)
+        logs = [SqlAuditLog(database) for database in databases]
+        await asyncio.gather(*(logs[n % 3].act([change], n, "ann", "key.create", f"k{n}") for n in range(30)))
+        assert (await logs[0].verify()).seq == 30
+        assert await databases[0].read("select version from api_keys_version_counter") == [(30,)]
+        for database in databases:
+            await database.close()
+
+    asyncio.run(main())

@@ -1,4 +1,4 @@
-"""Counters keep the same promises wherever they are: in memory, and in Redis."""
+"""Counters keep the same promises wherever they are: in memory, in a file that processes share, and in Redis."""
 
 import asyncio
 from itertools import count
@@ -20,8 +20,10 @@ from hypothesis.stateful import (
 from penstock.core.clock import ManualClock
 from penstock.limits.book import Book
 from penstock.limits.charges import Charge, Granted, Kind, Refused, Unseeded
+from penstock.stores.counters_leased import LeasedCounters
 from penstock.stores.counters_memory import MemoryCounters
 from penstock.stores.counters_redis import RedisCounters
+from penstock.stores.counters_shared import SharedCounters
 from tests.stores.redis_server import redis_server
 
 HOLD = 60.0
@@ -34,23 +36,36 @@ class StepClock(ManualClock):
         self._now += seconds
 
 
+class Leasing(LeasedCounters):
+    """What these tests ask for cannot be leased: the limits are too small."""
+
+    @property
+    def _mine(self):
+        return self._shared._mine
+
+
 class World:
     """One set of counters, its clock, and any number of holders."""
 
-    def __init__(self, url=None):
+    def __init__(self, url=None, file=None, leased=False):
         self.clock = StepClock(1_800_000_000.0)  # as a server has it: Unix seconds
         self.overs = []
         self._url, self._namespace = url, f"test{next(_worlds)}"
+        self._file, self._leased = file, leased
         self._book = Book()
         self._holders = []
 
     async def holder(self):
         options = {"hold": HOLD, "on_over": self.overs.append, "clock": self.clock}
-        if self._url is None:
+        if self._file is not None:
+            holder = SharedCounters(self._file, most=256, **options)
+        elif self._url is None:
             holder = MemoryCounters(book=self._book, **options)
         else:
             holder = RedisCounters(self._url, namespace=self._namespace, timeout=10, **options)
             assert await holder.wait_connected(5)
+        if self._leased:
+            holder = Leasing(holder, self.clock, holders=lambda: len(self._holders))
         self._holders.append(holder)
         return holder
 
@@ -65,9 +80,13 @@ def redis_url(tmp_path_factory):
         yield url
 
 
-@pytest.fixture(params=["memory", "redis"])
-def new_world(request):
+@pytest.fixture(params=["memory", "shared", "redis", "leased"])
+def new_world(request, tmp_path):
     """Makes worlds without anything in them."""
+    if request.param == "shared":
+        return lambda: World(file=tmp_path / str(next(_worlds)))
+    if request.param == "leased":
+        return lambda: World(leased=True)
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     return lambda: World(url)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,7 +13,7 @@ from msgspec import structs
 from penstock.stores.base import StoreFailed, StoreRefused
 from penstock.stores.databases import open_database
 from penstock.stores.entry import Entry
-from penstock.stores.ledger import HOUR_MICROS, IN_ROLLUPS, Attribute, SqlLedger, Tag, Total
+from penstock.stores.ledger import HOUR_MICROS, IN_ROLLUPS, Attribute, Span, SqlLedger, Tag, Total
 from penstock.stores.migrate import migrate
 from penstock.stores.sql import Statement
 from tests.stores.conftest import empty_schema
@@ -55,8 +56,8 @@ def test_a_request_is_counted_once_however_often_it_is_told(ledger, loop):
 
 
 def test_nothing_used_is_a_total_of_nothing_and_no_groups(ledger, loop):
-    assert loop.run(ledger.pivot([], 0, HOUR_MICROS)) == [Total((), *[0] * 11)]
-    assert loop.run(ledger.pivot([], 0, 1)) == [Total((), *[0] * 11)]
+    assert loop.run(ledger.pivot([], 0, HOUR_MICROS)) == [Total((), *[0] * 12)]
+    assert loop.run(ledger.pivot([], 0, 1)) == [Total((), *[0] * 12)]
     assert loop.run(ledger.pivot([Attribute.ORG], 0, 1)) == []
 
 
@@ -220,7 +221,7 @@ def test_hours_that_are_wrong_are_found_and_derived_again(ledger, database, loop
             "update ledger_hours set cost_nanos = cost_nanos + 1 where hour = 3",
             "delete from ledger_hours where hour = 5",
             "insert into ledger_hours select 40, org, team, key_id, feature, model, deployment, endpoint, cache,"
-            " 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 from ledger_hours where hour = 7 and org = 'o0'",
+            " 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 from ledger_hours where hour = 7 and org = 'o0'",
         )
         await database.write([Statement(sql) for sql in broken])
         assert await ledger.pivot([Attribute.HOUR, Attribute.ORG], 0, 30 * HOUR_MICROS) != right  # read from hours
@@ -331,6 +332,7 @@ entries = st.builds(
     error=st.none() | words,
     tags=st.sampled_from(["{}", '{"t":"x"}', '{"t":"y"}']),
     status=st.sampled_from([200, 500]),
+    usage_source=st.sampled_from(["", "provider", "provider_partial", "tokenizer", "estimate", "none", "correction"]),
     cost_nanos=st.none() | st.integers(-5, 10**12),
     input_tokens=st.integers(0, 10**12),
     output_tokens=st.integers(0, 5),
@@ -366,10 +368,11 @@ def expected(rows, by):
     return {
         group: Total(
             group,
-            len(some),
-            sum(one.error is not None for one in some),
+            sum(one.usage_source != "correction" for one in some),
+            sum(one.error is not None and one.usage_source != "correction" for one in some),
             sum(one.cost_nanos is None for one in some),
-            *(sum(getattr(one, name) or 0 for one in some) for name in Total.__struct_fields__[4:]),
+            sum(one.usage_source in ("provider_partial", "tokenizer", "estimate") for one in some),
+            *(sum(getattr(one, name) or 0 for one in some) for name in Total.__struct_fields__[5:]),
         )
         for group, some in groups.items()
     }
@@ -417,7 +420,7 @@ class Books(RuleBasedStateMachine):
             assert {total.group: total for total in totals} == expected(rows, by)
             assert [one.cost_nanos for one in totals] == sorted((one.cost_nanos for one in totals), reverse=True)
         else:
-            assert totals == list(expected(rows, by).values()) or (not rows and totals == [Total((), *[0] * 11)])
+            assert totals == list(expected(rows, by).values()) or (not rows and totals == [Total((), *[0] * 12)])
 
     @rule(user=words)
     def forget_user(self, user):
@@ -467,3 +470,67 @@ def test_a_ledger_is_a_list_that_can_be_asked_for_sums(loop, new_url):
             suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         ),
     )
+
+
+MINUTE = 60_000_000
+
+
+def spent_by_hand(entries, span):
+    return sum(
+        one.cost_nanos or 0
+        for one in entries
+        if span.since_micros <= one.at_micros < span.until_micros
+        and all(getattr(one, attribute) == value for attribute, value in span.only)
+    )
+
+
+def test_what_was_spent_is_what_the_rows_say_for_any_range_and_whomever(ledger, loop):
+    rng = Random(4)
+    entries = [
+        Entry(
+            f"r{n}",
+            rng.randrange(5 * HOUR_MICROS),
+            org=rng.choice("ab"),
+            team=rng.choice("xy"),
+            key_id=rng.choice("kl"),
+            user_hash=rng.choice(("", "u")),
+            model=rng.choice("mn"),
+            cost_nanos=rng.choice((None, 0, 1, 10**15)),
+        )
+        for n in range(300)
+    ]
+    whom = (
+        (),
+        ((Attribute.ORG, "a"),),
+        ((Attribute.ORG, "a"), (Attribute.TEAM, "x")),
+        ((Attribute.KEY, "k"), (Attribute.MODEL, "m")),
+        ((Attribute.ORG, "b"), (Attribute.USER, "u")),
+        ((Attribute.KEY, "nobody"),),
+    )
+    when = (
+        (0, 5 * HOUR_MICROS),
+        (HOUR_MICROS, 2 * HOUR_MICROS),
+        (30 * MINUTE, 4 * HOUR_MICROS + 45 * MINUTE),
+        (30 * MINUTE, 40 * MINUTE),
+        (30 * MINUTE, HOUR_MICROS + 1),
+        (HOUR_MICROS - 1, HOUR_MICROS),
+        (0, 4 * 10**17),
+        (7, 7),
+    )
+    spans = [Span(only, *times) for only in whom for times in when]
+
+    async def main():
+        await ledger.append(entries)
+        assert await ledger.spent(spans) == [spent_by_hand(entries, span) for span in spans]
+        assert await ledger.spent([]) == []
+
+    loop.run(main())
+
+
+def test_what_was_spent_is_still_known_when_the_rows_have_been_let_go(ledger, loop):
+    async def main():
+        await ledger.append([entry(n, hour=n, key_id="k", cost_nanos=2**n) for n in range(4)])
+        await ledger.let_go(2 * HOUR_MICROS)
+        assert await ledger.spent([Span(((Attribute.KEY, "k"),), 0, 4 * HOUR_MICROS)]) == [0b1111]
+
+    loop.run(main())

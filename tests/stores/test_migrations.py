@@ -15,6 +15,7 @@ from penstock.stores.keys import SqlKeys, StoredKey
 from penstock.stores.ledger import HOUR_MICROS, LEDGER, Attribute, SqlLedger
 from penstock.stores.migrate import TABLE, SchemaMismatch, check_schema, migrate, migrations, schema_status
 from penstock.stores.sql import Dialect, Statement
+from penstock.stores.tenants import SqlTenants, StoredTenant, creation
 
 NEWEST = len(migrations(Dialect.SQLITE))
 
@@ -112,6 +113,7 @@ def test_what_was_kept_under_every_earlier_schema_is_there_after_the_upgrade(url
     old = Entry("old", 7 * HOUR_MICROS, org="acme", model="m", input_tokens=3, cost_nanos=5)
     fresh = Entry("fresh", 7 * HOUR_MICROS + 1, org="acme", model="m", output_tokens=2)
     key = StoredKey("web", "d1", "acme", "", "{}", 1.0)
+    team = StoredTenant("acme", "search", '{"models":["m"]}', 2.0)
 
     async def work(database):
         ledger, keys, audit = SqlLedger(database), SqlKeys(database), SqlAuditLog(database)
@@ -120,6 +122,8 @@ def test_what_was_kept_under_every_earlier_schema_is_there_after_the_upgrade(url
             await database.insert(structs.replace(LEDGER, where="true"), [structs.astuple(old)])
             assert await keys.create(key)
             await audit.append(1, "ann", "key.create", "web")
+        if version >= 3:
+            assert await database.write_all(creation(team)) is None
         await migrate(database, now=0.0)
         assert await ledger.append([old, fresh]) == (1 if version else 2)
         assert await ledger.entries(0, 8 * HOUR_MICROS) == [old, fresh]
@@ -129,6 +133,8 @@ def test_what_was_kept_under_every_earlier_schema_is_there_after_the_upgrade(url
         assert await ledger.disagreeing_hours(0, 8 * HOUR_MICROS) == []
         assert await keys.create(key) == (version == 0)
         assert (await keys.get("web")).digest == "d1"
+        assert (await database.write_all(creation(team)) is None) == (version < 3)
+        assert structs.replace(await SqlTenants(database).get("acme", "search"), version=0) == team
         assert (await audit.verify()) == Verified(await n_audited(database), (await head(database)))
 
     async def n_audited(database):

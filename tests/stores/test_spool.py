@@ -317,3 +317,21 @@ def content(folder):
         found = drained(spool)
         spool.close()
         return found
+
+
+def test_what_waits_in_spools_can_be_read_while_others_have_them(tmp_path):
+    mine, theirs = Spool.claim(tmp_path), Spool.claim(tmp_path)
+    for n in range(3):
+        assert mine.append(b"mine %d" % n)
+        assert theirs.append(b"theirs %d" % n)
+    mine.acknowledge(mine.read(2))
+    assert [one for some in Spool.waiting_under(tmp_path) for one in some] == [
+        b"mine 2",
+        b"theirs 0",
+        b"theirs 1",
+        b"theirs 2",
+    ]
+    theirs.acknowledge(theirs.read(10))
+    theirs.close()
+    assert [one for some in Spool.waiting_under(tmp_path) for one in some] == [b"mine 2"]
+    assert mine.waiting == 1

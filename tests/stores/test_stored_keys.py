@@ -58,15 +58,18 @@ def test_keys_come_by_owner_and_in_pages(keys, loop):
     loop.run(main())
 
 
-def test_a_revoked_key_stays_revoked_from_the_first_moment(keys, loop):
+def test_a_key_is_replaced_by_whoever_saw_it_as_it_is(keys, loop):
     async def main():
         await keys.create(key(1))
-        assert await keys.revoke("k1", 10.0)
-        assert not await keys.revoke("k1", 20.0)
-        assert not await keys.revoke("k2", 10.0)
-        assert await keys.change("k1", '{"scopes":[]}', None)
-        assert (await keys.get("k1")).revoked_at == 10.0
+        seen = await keys.get("k1")
+        revoked = structs.replace(seen, revoked_at=10.0, digest="d2", attributes='{"scopes":[]}', created_at=99.0)
+        assert await keys.replace(revoked)
+        assert not await keys.replace(structs.replace(seen, expires_at=5.0))
+        assert not await keys.replace(structs.replace(seen, id="k2"))
+        assert await keys.get("k1") == structs.replace(revoked, created_at=1.5, version=2)
         assert not await keys.create(key(1))
+        assert await keys.find("d1") is None
+        assert len(await keys.changes(0)) == 1
 
     loop.run(main())
 
@@ -77,8 +80,8 @@ def test_what_is_new_is_told_in_the_order_in_which_it_happened(keys, loop):
             await keys.create(key(n))
         seen = (await keys.changes(0))[-1].version
         assert [one.id for one in await keys.changes(0)] == ["k0", "k1", "k2", "k3"]
-        await keys.revoke("k2", 5.0)
-        await keys.change("k0", "{}", 9.0)
+        await keys.replace(structs.replace(await keys.get("k2"), revoked_at=5.0))
+        await keys.replace(structs.replace(await keys.get("k0"), expires_at=9.0))
         await keys.used({"k1": 7.0})  # nobody needs to know
         changed = await keys.changes(seen)
         assert [one.id for one in changed] == ["k2", "k0"]
@@ -109,9 +112,9 @@ def test_hostile_text_in_every_column_is_only_text(keys, loop, hostile):
         assert await keys.create(made)
         assert await keys.get(hostile) == await keys.find(hostile) == structs.replace(made, version=2)
         assert await keys.owned(hostile, hostile) == [structs.replace(made, version=2)]
-        assert await keys.change(hostile, hostile, 5.0)
+        assert await keys.replace(structs.replace(made, version=2, revoked_at=4.0))
         await keys.used({hostile: 3.0})
-        assert await keys.revoke(hostile, 4.0)
+        assert (await keys.get(hostile)).last_used_at == 3.0
         assert await keys.get("k1") == key(1, version=1)
 
     loop.run(main())
@@ -184,18 +187,14 @@ class KeyRing(RuleBasedStateMachine):
             self.keys[id] = made
             self.order.append(id)
 
-    @rule(id=ids, at=times)
-    def revoke(self, id, at):
-        in_use = id in self.keys and self.keys[id].revoked_at is None
-        assert self.loop.run(self.store.revoke(id, at)) == in_use
-        if in_use:
-            self.changed(id, revoked_at=at)
-
-    @rule(id=ids, attributes=st.sampled_from(["{}", '{"a":1}']), expires=st.none() | times)
-    def change(self, id, attributes, expires):
-        assert self.loop.run(self.store.change(id, attributes, expires)) == (id in self.keys)
-        if id in self.keys:
-            self.changed(id, attributes=attributes, expires_at=expires)
+    @rule(id=ids, revoked=st.none() | times, attributes=st.sampled_from(["{}", '{"a":1}']), stale=st.booleans())
+    def replace(self, id, revoked, attributes, stale):
+        old = self.loop.run(self.store.get(id)) or StoredKey(id, "none", "", "", "{}", 1.0)
+        new = structs.replace(old, revoked_at=revoked, attributes=attributes, version=old.version - stale)
+        done = self.loop.run(self.store.replace(new))
+        assert done == (id in self.keys and not stale)
+        if done:
+            self.changed(id, revoked_at=revoked, attributes=attributes)
 
     @rule(last=st.dictionaries(ids, times))
     def used(self, last):

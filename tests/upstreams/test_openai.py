@@ -13,6 +13,7 @@ from penstock.testing.fake_upstream import ANSWER, DONE, ROLE, STOP, TOKEN, USAG
 from penstock.upstreams import answer, openai
 from penstock.upstreams.credentials import bearer, nobody
 from penstock.upstreams.http_upstream import HttpUpstream
+from penstock.upstreams.way import Terms
 from tests.worlds import PLAIN, STREAM, request
 
 
@@ -58,8 +59,8 @@ def opened(body=STREAM, **more):
     clock = ManualClock()
     secret = options.pop("secret")
     authorization = nobody() if secret is None else bearer(secret)
-    ways = openai.ways(clock, transport.host, native=COMPATIBLE, authorization=authorization, **options)
-    stream = HttpUpstream(transport, clock, ways).open(request(body), caller, 0.0)
+    ways = openai.ways(Terms(clock, native=COMPATIBLE, **options))
+    stream = HttpUpstream(transport, clock, ways, authorization).open(request(body), caller, 0.0)
     return transport, caller, stream
 
 

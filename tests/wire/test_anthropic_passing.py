@@ -42,10 +42,13 @@ from penstock.wire.anthropic import (
     status_of,
     upstream_body,
 )
+from penstock.wire.anthropic.answer_shapes import Tokens
 from penstock.wire.anthropic.claude import claude, effort_of_budget, nearest_effort
-from penstock.wire.anthropic.usage import Tokens, fields, latest
-from penstock.wire.prompts import BLOCK_BYTES
+from penstock.wire.anthropic.usage import fields, latest, usage_of
+from penstock.wire.prompts import PREFIX_BYTES
 from penstock.wire.sse import EventCutter
+
+BLOCK = PREFIX_BYTES[0]
 
 FRAMES = Path(__file__).parent / "frames" / "anthropic"
 
@@ -99,8 +102,8 @@ def test_system_and_tools_count_as_prompt():
 
 
 def test_requests_that_begin_alike_share_their_first_hashes_tools_first():
-    tools = [{"name": "f", "description": "x" * 2 * BLOCK_BYTES}]
-    one, two = read(body(tools=tools, system="a" * BLOCK_BYTES)), read(body(tools=tools, system="b" * BLOCK_BYTES))
+    tools = [{"name": "f", "description": "x" * 2 * BLOCK}]
+    one, two = read(body(tools=tools, system="a" * BLOCK)), read(body(tools=tools, system="b" * BLOCK))
     assert one.prefix_hashes[:2] == two.prefix_hashes[:2]
     assert one.prefix_hashes[2:] != two.prefix_hashes[2:]
 
@@ -245,8 +248,8 @@ def test_usage_keeps_its_classes_on_the_way_out_and_back(parts, output, reasonin
     usage = Usage(sum(parts), output + reasoning, parts[1], parts[2], min(hour, parts[2]), reasoning)
     told = fields(usage)
     assert told["input_tokens"] + told["cache_read_input_tokens"] + told["cache_creation_input_tokens"] == sum(parts)
-    assert msgspec.convert(told, Tokens).usage() == usage
-    assert latest(Tokens(input_tokens=5), msgspec.convert(told, Tokens)).usage() == usage
+    assert usage_of(msgspec.convert(told, Tokens)) == usage
+    assert usage_of(latest(Tokens(input_tokens=5), msgspec.convert(told, Tokens))) == usage
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from penstock.wire.canonical import (
     ToolResult,
     seal,
 )
-from penstock.wire.prompts import BLOCK_BYTES, EXPECTED_TOKENS
+from penstock.wire.prompts import EXPECTED_TOKENS, PREFIX_BYTES
 from penstock.wire.responses import (
     cancelled,
     deleted_body,
@@ -41,6 +41,8 @@ from penstock.wire.responses import (
     upstream_body,
     with_history,
 )
+
+BLOCK = PREFIX_BYTES[0]
 
 Raw = msgspec.Raw
 
@@ -99,7 +101,7 @@ def test_input_may_be_missing_where_something_stands_in_for_it(name):
 
 
 def test_requests_with_the_same_instructions_begin_with_the_same_prefix():
-    one, other = (parsed(instructions="x" * BLOCK_BYTES, input=word * BLOCK_BYTES) for word in "ab")
+    one, other = (parsed(instructions="x" * BLOCK, input=word * BLOCK) for word in "ab")
     assert one.prefix_hashes[0] == other.prefix_hashes[0]
     assert one.prefix_hashes[1] != other.prefix_hashes[1]
 

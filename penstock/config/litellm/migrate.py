@@ -15,7 +15,7 @@ import msgspec
 import yaml
 
 from penstock.config import nodes
-from penstock.config.litellm import sentences
+from penstock.config.litellm import money, sentences
 from penstock.config.litellm.settings import DROP, MAX_ATTEMPTS, STREAM_TIMEOUT, House, span
 from penstock.config.litellm.source import Finding, Report, Settings, Value
 from penstock.config.litellm.upstreams import Left, Options, Secrets, Upstreams
@@ -94,8 +94,9 @@ class _Migrator:
         if not models:
             return Migration(None, self._report.findings(), ())
         whole: dict[str, Any] = {"models": models, "deployments": deployments}
-        if self._defaults.server:
-            whole["server"] = self._defaults.server
+        for section in ("limits", "budgets", "server"):
+            if written := getattr(self._defaults, section):
+                whole[section] = written
         text = self._header(variables) + yaml.dump(
             whole, Dumper=_WithoutAliases, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
         )
@@ -107,7 +108,7 @@ class _Migrator:
         lines = [f"# Written by `penstock migrate litellm` from {file}; its report says what is not the same."]
         if variables:
             lines.append(f"# Reads from the environment: {', '.join(variables)}.")
-        lines.append("# Callers need keys: `penstock key create` makes one and prints its line for `keys:`.")
+        lines.append("# Callers need keys: `penstock key create --in-file` makes one and prints its line for `keys:`.")
         return "\n".join(lines) + "\n\n"
 
     # --- the environment and credentials ---
@@ -197,6 +198,8 @@ class _Migrator:
                 raise Left("it has no `litellm_params.model`")
             text = _filled(model.text, name.text or "", public)
             candidate = Candidate(self._upstreams.options(model, text, settings), name)
+            if (costs := money.price(self._report, settings, info)) is not None:
+                candidate.options["price"] = costs
             self._at_the_deployment(candidate, settings, info)
             _checked(public, candidate.options)
         except Left as reason:
@@ -364,28 +367,29 @@ def _checked(public: str, options: Options) -> None:
 
 
 def _pooled(group: list[Candidate]) -> list[Candidate]:
-    """Engines that differ in nothing but their address become the replicas of one deployment, which share the load."""
+    """Engines that differ in nothing but their address become the replicas of one deployment, which share the load. A
+    price that is written at some of them is that of all."""
     pools: list[Candidate] = []
     for one in group:
-        rest = {name: value for name, value in one.options.items() if name != "engine"}
-        pool = next(
-            (
-                pool
-                for pool in pools
-                if "engine" in one.options
-                and pool.order == one.order
-                and {name: value for name, value in pool.options.items() if name != "engine"} == rest
-            ),
-            None,
-        )
+        pool = next((pool for pool in pools if "engine" in one.options and _alike(pool, one)), None)
         if pool is None or "engine" not in pool.options:
             pools.append(msgspec.structs.replace(one))
             continue
         known = pool.options["engine"]
         addresses = [*([known] if isinstance(known, str) else known), one.options["engine"]]
         unique = list(dict.fromkeys(addresses))
-        pool.options = pool.options | {"engine": unique[0] if len(unique) == 1 else unique}
+        pool.options = one.options | pool.options | {"engine": unique[0] if len(unique) == 1 else unique}
     return pools
+
+
+def _alike(one: Candidate, other: Candidate) -> bool:
+    apart = {
+        name
+        for name in one.options.keys() | other.options.keys()
+        if one.options.get(name) != other.options.get(name)
+        and not (name == "price" and None in (one.options.get(name), other.options.get(name)))
+    }
+    return one.order == other.order and apart <= {"engine"}
 
 
 def _name(public: str, i: int, n: int, one: Candidate, taken: dict[str, Options]) -> str:

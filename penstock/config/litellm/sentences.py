@@ -13,18 +13,31 @@ from penstock.config.litellm.source import Outcome
 
 Told = tuple[Outcome, str]
 
-_LIMITS: Final = "there are no request or token limits yet: keep this limit at the provider, or in front of Penstock"
-_BUDGET: Final = "there are no budgets yet; `GET /metrics` and the access log count tokens by key and model"
-_PRICES: Final = "prices are not part of the configuration yet; nothing that callers see depends on it"
+_LIMITS: Final = (
+    "a deployment has no limit of its own; for all that callers ask of a model write under `limits` "
+    "`NAME: { requests: 600/m, per: all, where: { model: MODEL } }`, or tokens: or concurrent_requests:"
+)
+_BUDGET: Final = (
+    "budgets are for callers: write under `budgets` `NAME: { amount: $100, every: month, per: key }`, or `per: all` "
+    "with `where: { model: MODEL }`"
+)
+_PRICES: Final = "it is no part of a `price`: see docs/prices.md"
+_BASE: Final = "for its price write `price: { like: PROVIDER/MODEL }`; `penstock prices show` lists the names"
 LOGS: Final = "nothing is sent there yet: there is one JSON line per request (`server.access_log`) and `GET /metrics`"
-_DATABASE: Final = "Penstock has no database: keys are in the file, see docs/migrate-litellm.md for those of LiteLLM's"
+_DATABASE: Final = (
+    "Penstock has a database of its own (`store.database`), and keys may be in the file: see docs/migrate-litellm.md "
+    "for those of LiteLLM's"
+)
 _UI: Final = "Penstock has no such page"
 _GUARD: Final = "there are no guardrails yet: keep this check in the application, or in front of Penstock"
 _CACHE: Final = "there is no cache of answers yet; engines and providers keep their own caches of prompts"
 _DEFAULTS: Final = "Penstock never changes a request: let callers send it"
 _HEADERS: Final = "Penstock sends no headers of its own choice to an upstream yet"
 _TAGS: Final = "there is no routing by tags: give each group of callers a model name of its own, and keys for it"
-_REDIS: Final = "Penstock shares nothing between processes yet, and one process needs no Redis"
+_REDIS: Final = (
+    "the workers of one host need no Redis; for limits that several hosts share write `store: { counters: "
+    "env:REDIS_URL }`, with the whole address there"
+)
 _ALERTS: Final = "Penstock sends no alerts: write alert rules on `GET /metrics`"
 _RULES: Final = "which failures are tried again, and which count against a replica, is a fixed table, the same for all"
 _HEALTH: Final = "engines are probed every 2 s, always (`health`); providers are judged by the answers to real requests"
@@ -81,7 +94,7 @@ TOP_LEVEL: Final = _table(
     ),
 )
 LITELLM_SETTINGS: Final = _SAME_IN_BOTH | _table(
-    _unsupported("max_budget budget_duration max_user_budget max_internal_user_budget", _BUDGET),
+    _unsupported("max_user_budget max_internal_user_budget", _BUDGET),
     _unsupported(
         "cache cache_params enable_redis_auth_cache enable_caching_on_provider_specific_optional_params", _CACHE
     ),
@@ -114,10 +127,10 @@ LITELLM_SETTINGS: Final = _SAME_IN_BOTH | _table(
     ),
     _unsupported(
         """
-        default_internal_user_params default_team_params default_team_settings upperbound_key_generate_params
-        default_key_generate_params key_generation_settings default_user_params enable_key_alias_format_validation
+        default_internal_user_params default_team_settings upperbound_key_generate_params
+        key_generation_settings default_user_params enable_key_alias_format_validation
         enable_end_user_cost_tracking_prometheus_only disable_end_user_cost_tracking
-        disable_end_user_cost_tracking_prometheus_only max_end_user_budget max_end_user_budget_id
+        disable_end_user_cost_tracking_prometheus_only max_end_user_budget_id
         internal_user_budget_duration
         """,
         _DATABASE,
@@ -269,11 +282,11 @@ LITELLM_PARAMS: Final = _table(
     _unsupported("max_budget budget_duration", _BUDGET),
     _unsupported(
         """
-        input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second
-        cache_read_input_token_cost cache_creation_input_token_cost base_model
+        input_cost_per_second output_cost_per_second input_cost_per_character output_cost_per_character
         """,
         _PRICES,
     ),
+    _unsupported("base_model", _BASE),
     _unsupported("extra_headers headers organization", _HEADERS),
     _unsupported("extra_body prompt_id prompt_variables", _BODY),
     _unsupported("tags", _TAGS),
@@ -312,10 +325,11 @@ LITELLM_PARAMS: Final = _table(
     _approximated("max_file_size_mb", "`server.max_body` limits every request"),
 )
 MODEL_INFO: Final = _table(
+    _unsupported("base_model", _BASE),
     _unsupported(
         """
-        base_model input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second
-        cache_read_input_token_cost cache_creation_input_token_cost input_cost_per_pixel
+        input_cost_per_second output_cost_per_second input_cost_per_character output_cost_per_character
+        input_cost_per_pixel
         """,
         _PRICES,
     ),

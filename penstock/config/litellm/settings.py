@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.config.litellm import sentences
+from penstock.config.litellm.money import Allowances
 from penstock.config.litellm.source import Report, Settings, Value
 
 MAX_ATTEMPTS: Final = 10
@@ -32,6 +33,8 @@ class Defaults(msgspec.Struct):
     fallbacks: dict[str, list[Value]] = msgspec.field(default_factory=dict)  # "*": of every model
     aliases: dict[str, Value] = msgspec.field(default_factory=dict)
     server: dict[str, Any] = msgspec.field(default_factory=dict)
+    limits: dict[str, Any] = msgspec.field(default_factory=dict)
+    budgets: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class House:
@@ -102,6 +105,9 @@ class House:
 
     def _litellm_settings(self, settings: Settings) -> None:
         report = self._report
+        allowances = Allowances(report)
+        allowances.read(settings)
+        self.defaults.limits, self.defaults.budgets = allowances.limits, allowances.budgets
         if (value := settings.take("drop_params")) is not None:
             self.defaults.lose_all = value.true
             if value.true:
@@ -125,8 +131,8 @@ class House:
         if (value := settings.take("master_key")) is not None:
             report.unsupported(
                 value,
-                "no key is copied, and no key is above the others: `penstock key create` makes one and prints its line "
-                "for `keys`. A key in use stays good when `sha256` of it stands there: see docs/migrate-litellm.md",
+                "no key is copied, and no key is above the others: `penstock key create` makes one. A key in use stays "
+                "good when `sha256` of it stands there: see docs/migrate-litellm.md",
             )
         value = settings.take("global_max_parallel_requests")
         if value is not None and (number := self.positive(value)) is not None:

@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from penstock.core.errors import FailureKind, UpstreamError
-from penstock.wire.anthropic.failures import Told, failure_inside
-from penstock.wire.anthropic.usage import Tokens, latest
+from penstock.wire.anthropic.answer_shapes import Answer, Block, BlockDelta, Event, StopDetails, Tokens, Told
+from penstock.wire.anthropic.failures import failure_inside
+from penstock.wire.anthropic.usage import latest, usage_of
 from penstock.wire.canonical import (
     AnswerReader,
     Begin,
@@ -31,6 +32,7 @@ from penstock.wire.canonical import (
     ToolCallBegin,
     ToolCallDelta,
 )
+from penstock.wire.prompts import UNREADABLE
 from penstock.wire.tool_names import ToolNames
 
 REASONS: Final = {
@@ -44,60 +46,8 @@ REASONS: Final = {
 }
 
 
-class _Block(msgspec.Struct, gc=False):
-    type: str
-    text: str = ""
-    citations: list[msgspec.Raw] | None = None
-    thinking: str = ""
-    signature: str = ""
-    data: object = ""
-    id: str = ""
-    name: str = ""
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _Details(msgspec.Struct, gc=False):
-    explanation: str | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    """Of a block, or (the last three) of the message."""
-
-    type: str = ""
-    text: str = ""
-    thinking: str = ""
-    signature: str = ""
-    partial_json: str = ""
-    citation: msgspec.Raw = msgspec.Raw(b"null")
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-    stop_details: _Details | None = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    type: str = ""
-    id: str = ""
-    model: str = ""
-    content: list[_Block] | None = None
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-    stop_details: _Details | None = None
-    usage: Tokens | None = None
-    error: Told | None = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    type: str = ""
-    index: int = 0
-    message: _Message | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
-    usage: Tokens | None = None
-    error: Told | None = None
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_message = msgspec.json.Decoder(Answer).decode
 
 
 class MessagesReader:
@@ -117,7 +67,7 @@ class MessagesReader:
     def event(self, data: bytes) -> list[Delta]:
         try:
             seen = _decode_event(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         match seen.type:
             case "content_block_delta" if seen.delta is not None:
@@ -129,11 +79,11 @@ class MessagesReader:
             case "message_start" if seen.message is not None:
                 message = seen.message
                 self._count(message.usage)
-                usage = None if self._tokens is None else self._tokens.usage()
+                usage = None if self._tokens is None else usage_of(self._tokens)
                 return [Begin(id=message.id, model=message.model, usage=usage)]
             case "message_delta":
                 self._count(seen.usage)
-                delta = seen.delta or _Delta()
+                delta = seen.delta or BlockDelta()
                 return self._finish(delta.stop_reason, delta.stop_sequence, delta.stop_details)
             case "message_stop":
                 self.complete = True
@@ -147,7 +97,7 @@ class MessagesReader:
     def whole(self, body: bytes) -> list[Delta]:
         try:
             seen = _decode_message(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         if seen.error is not None:
             raise failure_inside(seen.error, "an error with status 200")
@@ -161,7 +111,7 @@ class MessagesReader:
         self.complete = True
         return deltas + self._finish(seen.stop_reason or "end_turn", seen.stop_sequence, seen.stop_details)
 
-    def _start(self, block: _Block) -> list[Delta]:
+    def _start(self, block: Block) -> list[Delta]:
         self._call, self._signature = None, ""
         match block.type:
             case "text":
@@ -183,7 +133,7 @@ class MessagesReader:
                 )
         return []
 
-    def _delta(self, delta: _Delta) -> list[Delta]:
+    def _delta(self, delta: BlockDelta) -> list[Delta]:
         match delta.type:
             case "text_delta":
                 return [TextDelta(delta.text)] if delta.text else []
@@ -216,14 +166,14 @@ class MessagesReader:
         if tokens is not None:
             self._tokens = latest(self._tokens, tokens)
 
-    def _finish(self, reason: str | None, sequence: str | None, details: _Details | None) -> list[Delta]:
+    def _finish(self, reason: str | None, sequence: str | None, details: StopDetails | None) -> list[Delta]:
         deltas: list[Delta] = []
         if details is not None and details.explanation:
             deltas.append(RefusalDelta(details.explanation))
         if reason is not None:
             deltas.append(Finish(REASONS.get(reason, FinishReason.STOP), sequence))
         if self._tokens is not None:
-            deltas.append(Counted(self._tokens.usage()))
+            deltas.append(Counted(usage_of(self._tokens)))
         return deltas
 
 

@@ -23,12 +23,12 @@ from penstock.wire.canonical import (
     Delta,
     Finish,
     FinishReason,
-    PlainWriter,
     RefusalDelta,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
 )
+from penstock.wire.readings import PlainWriter
 
 PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 

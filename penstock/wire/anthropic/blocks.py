@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.core.errors import FailureKind, UpstreamError
+from penstock.wire.anthropic.answer_shapes import CitationType
 from penstock.wire.anthropic.turns_in import CALL
 from penstock.wire.canonical import (
     Asked,
@@ -24,13 +25,8 @@ from penstock.wire.canonical import (
     seal,
 )
 
-
-class _Citation(msgspec.Struct):
-    type: str = ""
-
-
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_citation = msgspec.json.Decoder(_Citation).decode
+_citation = msgspec.json.Decoder(CitationType).decode
 _OURS: Final = frozenset(
     {"char_location", "page_location", "content_block_location", "web_search_result_location", "search_result_location"}
 )

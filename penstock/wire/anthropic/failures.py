@@ -10,20 +10,10 @@ from typing import Final
 import msgspec
 
 from penstock.core.errors import FailureKind, Said, UpstreamError, kind_of_status
+from penstock.wire.anthropic.answer_shapes import ErrorBody, Told
+from penstock.wire.prompts import UNREADABLE
 
-
-class Told(msgspec.Struct, gc=False):
-    """The `error` of an error body or event."""
-
-    type: str = ""
-    message: str = ""
-
-
-class _Body(msgspec.Struct, gc=False):
-    error: Told
-
-
-_body = msgspec.json.Decoder(_Body).decode
+_body = msgspec.json.Decoder(ErrorBody).decode
 
 _KINDS: Final = {
     "invalid_request_error": FailureKind.REJECTED,
@@ -47,7 +37,7 @@ def failure_of(status: int, body: bytes) -> UpstreamError:
     """What an error answer means. Its words are kept only where they speak of the request."""
     try:
         told = _body(body).error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         told = Told()
     return _failure(told, status, f"status {status} {told.type}".strip())
 

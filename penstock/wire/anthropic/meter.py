@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Request, Usage
-from penstock.wire.anthropic.failures import Told, failure_inside
-from penstock.wire.anthropic.usage import Tokens, latest
-from penstock.wire.prompts import BYTES_PER_TOKEN
+from penstock.wire.anthropic.answer_shapes import PassingAnswer, PassingEvent, Tokens, Told
+from penstock.wire.anthropic.failures import failure_inside
+from penstock.wire.anthropic.usage import latest, usage_of
+from penstock.wire.prompts import BYTES_PER_TOKEN, UNREADABLE
 from penstock.wire.sse import data_of
 
-
-class _Block(msgspec.Struct, gc=False):
-    type: str = ""
-    text: str = ""
-    thinking: str = ""
-
-
-class _Delta(msgspec.Struct, gc=False):
-    type: str = ""
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-    stop_reason: str | None = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    type: str = ""
-    content: Any = None
-    stop_reason: str | None = None
-    usage: Tokens | None = None
-    error: Told | None = None
-
-
-class _Start(msgspec.Struct, gc=False):
-    usage: Tokens | None = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    type: str = ""
-    delta: _Delta | None = None
-    content_block: _Block | None = None
-    usage: Tokens | None = None
-    message: _Start | None = None
-    error: Told | None = None
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
-_SAY_NOTHING: Final = ("signature_delta", "citations_delta")
+_decode_event = msgspec.json.Decoder(PassingEvent).decode
+_decode_message = msgspec.json.Decoder(PassingAnswer).decode
+_KNOWN: Final = frozenset({"text_delta", "thinking_delta", "input_json_delta", "signature_delta", "citations_delta"})
 
 
 class MessagesMeter:
@@ -75,7 +40,7 @@ class MessagesMeter:
 
     @property
     def usage(self) -> Usage | None:
-        return None if self._tokens is None else self._tokens.usage()
+        return None if self._tokens is None else usage_of(self._tokens)
 
     def billed(self, request: Request) -> tuple[Usage, UsageSource]:
         """Usage for the receipt. The prompt is counted at the start; a cut answer's tokens are those that came by."""
@@ -93,7 +58,7 @@ class MessagesMeter:
         """Read a whole answer. Raises `UpstreamError` when it is an error or not the dialect."""
         try:
             seen = _decode_message(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         if seen.error is not None:
             raise failure_inside(seen.error, "an error with status 200")
@@ -128,7 +93,7 @@ class MessagesMeter:
             return False
         try:
             seen = _decode_event(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         delta, kind = seen.delta, seen.type
         if kind == "content_block_delta" and delta is not None:
@@ -159,4 +124,4 @@ class MessagesMeter:
 
 def _is_new(type: str) -> bool:
     """Kinds of deltas that have come after us carry something, we do not know what."""
-    return type not in ("text_delta", "thinking_delta", "input_json_delta", *_SAY_NOTHING)
+    return type not in _KNOWN

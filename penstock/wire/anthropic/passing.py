@@ -28,8 +28,20 @@ _PROMPT: Final = ("tools", "system", "messages")
 """The fields that the model reads, in the order in which prompt caches see them."""
 
 
-def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: float) -> Request:
-    """Read the body of `/v1/messages` or its `count_tokens`. Raises `BadRequest` naming the field that is wrong."""
+def parse(
+    body: bytes,
+    *,
+    id: str,
+    endpoint: Endpoint,
+    caller: Caller,
+    now: float,
+    version: bytes | None = None,
+    betas: bytes | None = None,
+) -> Request:
+    """Read the body of `/v1/messages` or its `count_tokens`; `version` and `betas` are the headers of these names.
+
+    Raises `BadRequest` naming the field that is wrong.
+    """
     fields = decode_fields(body)
     model = read_field(fields, "model", decode_string)
     if not model:
@@ -45,7 +57,7 @@ def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: floa
     if memoryview(messages)[0] != OPENING or EMPTY_LIST(messages):
         raise BadRequest("`messages` must be a list of at least one message", param="messages")
     parts = [fields[name] for name in _PROMPT if name in fields]
-    prompt = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+    prompt = memoryview(parts[0]) if len(parts) == 1 else memoryview(b"".join(parts))
     return Request(
         id=id,
         endpoint=endpoint,
@@ -58,6 +70,8 @@ def parse(body: bytes, *, id: str, endpoint: Endpoint, caller: Caller, now: floa
         prefix_hashes=prefix_hashes(prompt),
         fields=fields,
         received_at=now,
+        version="" if version is None else version.decode("latin-1"),
+        betas=() if betas is None else tuple([flag.strip() for flag in betas.decode("latin-1").split(",")]),
     )
 
 

@@ -6,45 +6,16 @@ under the caller's name for it, so that another dialect refuses it by that name.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from penstock.core.errors import BadRequest, Untranslatable
+from penstock.wire.anthropic import request_shapes as shapes
 from penstock.wire.anthropic.turns_in import TurnsIn
-from penstock.wire.anthropic.values import NULL, CacheControl, Extra, as_members, as_string, is_null, read
+from penstock.wire.anthropic.values import Extra, as_members, read
 from penstock.wire.canonical import Ask, Format, Message, Reasoning, Tool, ToolChoice
-
-
-class _Choice(msgspec.Struct):
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
-    disable_parallel_tool_use: bool | None = None
-
-
-class _Tool(msgspec.Struct):
-    name: str
-    type: str | None = None
-    description: str | None = None
-    input_schema: msgspec.Raw = NULL  # not `Raw | None`: msgspec would take only null
-    strict: bool | None = None
-    cache_control: CacheControl | None = None
-    allowed_callers: msgspec.Raw = NULL
-    defer_loading: msgspec.Raw = NULL
-    eager_input_streaming: msgspec.Raw = NULL
-    input_examples: msgspec.Raw = NULL
-
-
-class _Thinking(msgspec.Struct):
-    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: int | None = None
-    display: str | None = None
-
-
-class _Format(msgspec.Struct):
-    type: Literal["json_schema"]
-    schema: msgspec.Raw
-
+from penstock.wire.prompts import decode_text, is_null
 
 _ONLY_CLAUDES: Final = ("allowed_callers", "defer_loading", "eager_input_streaming", "input_examples")
 _PLAIN: Final[dict[str, Any]] = {
@@ -61,10 +32,10 @@ _PLAIN: Final[dict[str, Any]] = {
     }.items()
 }
 """Fields whose value is the canonical one; null has been left out."""
-_tools = msgspec.json.Decoder(list[_Tool] | None).decode
-_choice = msgspec.json.Decoder(_Choice | None).decode
-_thinking = msgspec.json.Decoder(_Thinking | None).decode
-_format = msgspec.json.Decoder(_Format | None).decode
+_tools = msgspec.json.Decoder(list[shapes.Tool] | None).decode
+_choice = msgspec.json.Decoder(shapes.Choice | None).decode
+_thinking = msgspec.json.Decoder(shapes.Thinking | None).decode
+_format = msgspec.json.Decoder(shapes.Format | None).decode
 
 
 def read_request(fields: dict[str, msgspec.Raw]) -> Ask:
@@ -89,13 +60,16 @@ def read_request(fields: dict[str, msgspec.Raw]) -> Ask:
         parallel_tool_calls=None if alone is None else not alone,
         response_format=_shape(rest, output),
         reasoning=_reasoning(rest, output, extra),
-        user=read(as_string, metadata.pop("user_id", None), "metadata.user_id"),
+        user=read(decode_text, metadata.pop("user_id", None), "metadata.user_id"),
         extra=extra,
         **plain,
     )
-    extra.keep({f"output_config.{name}": raw for name, raw in output.items()})
-    extra.keep({f"metadata.{name}": raw for name, raw in metadata.items()})
-    extra.keep(rest)
+    if output:
+        extra.keep({f"output_config.{name}": raw for name, raw in output.items()})
+    if metadata:
+        extra.keep({f"metadata.{name}": raw for name, raw in metadata.items()})
+    if rest:
+        extra.keep(rest)
     return ask
 
 
@@ -119,17 +93,17 @@ def _tools_of(rest: dict[str, msgspec.Raw], extra: Extra) -> tuple[Tool, ...]:
     return tuple(tools)
 
 
-def _tool_choice(choice: _Choice | None) -> ToolChoice | None:
+def _tool_choice(choice: shapes.Choice | None) -> ToolChoice | None:
     match choice:
         case None:
             return None
-        case _Choice(type="any"):
+        case shapes.Choice(type="any"):
             return ToolChoice("required")
-        case _Choice(type="tool", name=name):
+        case shapes.Choice(type="tool", name=name):
             if not name:
                 raise BadRequest("`tool_choice.name` is missing", param="tool_choice.name")
             return ToolChoice("tool", (name,))
-        case _Choice(type="none"):
+        case shapes.Choice(type="none"):
             return ToolChoice("none")
     return ToolChoice("auto")
 
@@ -144,7 +118,7 @@ def _shape(rest: dict[str, msgspec.Raw], output: dict[str, msgspec.Raw]) -> Form
 
 def _reasoning(rest: dict[str, msgspec.Raw], output: dict[str, msgspec.Raw], extra: Extra) -> Reasoning | None:
     thinking = read(_thinking, rest.pop("thinking", None), "thinking")
-    effort = read(as_string, output.pop("effort", None), "output_config.effort")
+    effort = read(decode_text, output.pop("effort", None), "output_config.effort")
     if thinking is None:
         return None if effort is None else Reasoning(effort=effort)
     show = {"summarized": True, "omitted": False}.get(thinking.display or "")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from penstock.core.errors import BadRequest
-from penstock.wire.anthropic.values import NULL, CacheControl, Extra, as_members, as_string, is_null, need, read
+from penstock.wire.anthropic.request_shapes import Block, CalledBy, Source, Turn
+from penstock.wire.anthropic.values import Extra, as_members, need, read
 from penstock.wire.canonical import (
     Cache,
     Document,
@@ -21,61 +22,18 @@ from penstock.wire.canonical import (
     ToolResult,
     unseal,
 )
+from penstock.wire.prompts import NULL, decode_text, is_null
 
 CALL: Final = "call."
 """Before Gemini's signature of a tool call: Anthropic's tool calls have no place for one, so it travels as redacted
 thinking in front of its call."""
 
 
-class _Block(msgspec.Struct):
-    """Any block: which members it has depends on its type. What other types put there is not looked at."""
-
-    type: str
-    text: str | None = None
-    cache_control: CacheControl | None = None
-    citations: msgspec.Raw = NULL
-    source: msgspec.Raw = NULL
-    title: msgspec.Raw = NULL
-    context: msgspec.Raw = NULL
-    transformations: msgspec.Raw = NULL
-    thinking: str | None = None
-    signature: str | None = None
-    data: msgspec.Raw = NULL
-    id: str | None = None
-    name: str | None = None
-    input: msgspec.Raw = NULL
-    caller: msgspec.Raw = NULL
-    toolset_name: msgspec.Raw = NULL
-    tool_use_id: str | None = None
-    content: msgspec.Raw = NULL
-    is_error: bool | None = None
-
-
-class _Turn(msgspec.Struct):
-    role: Literal["user", "assistant", "system"]
-    content: str | list[_Block]
-    output_config: msgspec.Raw = NULL
-    clear_at: msgspec.Raw = NULL
-
-
-class _Source(msgspec.Struct):
-    type: str
-    media_type: str | None = None
-    data: str | None = None
-    url: str | None = None
-    file_id: str | None = None
-    content: msgspec.Raw = NULL
-
-
-class _Caller(msgspec.Struct):
-    type: str = "direct"
-
-
-_turns = msgspec.json.Decoder(list[_Turn]).decode
-_system = msgspec.json.Decoder(str | list[_Block]).decode
-_content = msgspec.json.Decoder(str | list[_Block] | None).decode
-_source = msgspec.json.Decoder(_Source | str | None).decode
-_caller = msgspec.json.Decoder(_Caller | None).decode
+_turns = msgspec.json.Decoder(list[Turn]).decode
+_system = msgspec.json.Decoder(str | list[Block]).decode
+_content = msgspec.json.Decoder(str | list[Block] | None).decode
+_source = msgspec.json.Decoder(Source | str | None).decode
+_caller = msgspec.json.Decoder(CalledBy | None).decode
 
 
 class TurnsIn:
@@ -95,11 +53,12 @@ class TurnsIn:
             raise BadRequest("`messages` must be a list of at least one message", param="messages")
         messages = []
         for n, turn in enumerate(turns):
-            self._extra.keep({"output_config": turn.output_config, "clear_at": turn.clear_at})
+            if turn.output_config is not NULL or turn.clear_at is not NULL:
+                self._extra.keep({"output_config": turn.output_config, "clear_at": turn.clear_at})
             messages.append(Message(turn.role, self._parts(turn.content, f"messages.{n}.content", turn.role)))
         return tuple(messages)
 
-    def _parts(self, content: str | list[_Block], at: str, role: str) -> tuple[Part, ...]:
+    def _parts(self, content: str | list[Block], at: str, role: str) -> tuple[Part, ...]:
         if isinstance(content, str):
             return (Text(content),) if content else ()
         parts: list[Part] = []
@@ -115,7 +74,7 @@ class TurnsIn:
                 parts.append(part)
         return tuple(parts)
 
-    def _part(self, block: _Block, at: str, role: str) -> Part | None:
+    def _part(self, block: Block, at: str, role: str) -> Part | None:
         """None: the block has no canonical form and is kept under the name of its type."""
         match block.type, role:
             case "text", _:
@@ -138,25 +97,25 @@ class TurnsIn:
                 signature, origin = unseal(block.signature, Origin.ANTHROPIC)
                 return Thinking(text, signature=signature, origin=origin)
             case "redacted_thinking", "assistant":
-                data, origin = unseal(need(read(as_string, block.data, f"{at}.data"), f"{at}.data"), Origin.ANTHROPIC)
+                data, origin = unseal(need(read(decode_text, block.data, f"{at}.data"), f"{at}.data"), Origin.ANTHROPIC)
                 return Thinking(redacted=data, origin=origin)
             case (("image" | "document" | "tool_result" | "tool_use" | "thinking" | "redacted_thinking"), _):
                 raise BadRequest(f"`{at}.type`: a {role} message has no {block.type} in it", param=f"{at}.type")
         self._extra[block.type] = msgspec.Raw(msgspec.json.encode(at))
         return None
 
-    def _text(self, block: _Block, at: str) -> Text:
+    def _text(self, block: Block, at: str) -> Text:
         text = block.text
         if text is None:
             raise BadRequest(f"`{at}.text` is missing", param=f"{at}.text")
         citations = None if bytes(block.citations) in (b"null", b"[]") else block.citations
         return Text(text, cache=_cache(block), citations=citations)
 
-    def _media(self, block: _Block, at: str) -> Image | Document:
+    def _media(self, block: Block, at: str) -> Image | Document:
         source = read(_source, block.source, f"{at}.source")
-        if not isinstance(source, _Source):
+        if not isinstance(source, Source):
             raise BadRequest(f"`{at}.source` must be an object", param=f"{at}.source")
-        title = read(as_string, block.title, f"{at}.title")
+        title = read(decode_text, block.title, f"{at}.title")
         self._extra.keep({"transformations": block.transformations, "context": block.context})
         if block.type == "document":
             citing = read(as_members, block.citations, f"{at}.citations") or {}
@@ -185,7 +144,7 @@ class TurnsIn:
             return Image(kind, data=data, url=url, file_id=file, cache=_cache(block))
         return Document(kind, data=data, text=text, url=url, file_id=file, name=title, cache=_cache(block))
 
-    def _tool_result(self, block: _Block, at: str) -> ToolResult:
+    def _tool_result(self, block: Block, at: str) -> ToolResult:
         self._extra.keep({"toolset_name": block.toolset_name})
         content = read(_content, block.content, f"{at}.content")
         parts: list[Text | Image | Document] = []
@@ -197,5 +156,5 @@ class TurnsIn:
         return ToolResult(id, tuple(parts), is_error=bool(block.is_error), cache=_cache(block))
 
 
-def _cache(block: _Block) -> Cache | None:
+def _cache(block: Block) -> Cache | None:
     return None if block.cache_control is None else block.cache_control.ttl

@@ -9,38 +9,20 @@ from __future__ import annotations
 import msgspec
 
 from penstock.core.request import Usage
+from penstock.wire.anthropic.answer_shapes import Tokens
 
 
-class _Writes(msgspec.Struct, gc=False):
-    ephemeral_5m_input_tokens: int | None = None
-    ephemeral_1h_input_tokens: int | None = None
-
-
-class _Details(msgspec.Struct, gc=False):
-    thinking_tokens: int | None = None
-
-
-class Tokens(msgspec.Struct, gc=False):
-    """As they come, and all may be left out."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation: _Writes | None = None
-    output_tokens_details: _Details | None = None
-
-    def usage(self) -> Usage:
-        read, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
-        writes, details = self.cache_creation, self.output_tokens_details
-        return Usage(
-            prompt_tokens=(self.input_tokens or 0) + read + written,
-            completion_tokens=self.output_tokens or 0,
-            cached_tokens=read,
-            cache_write_tokens=written,
-            cache_write_1h_tokens=(writes.ephemeral_1h_input_tokens or 0) if writes is not None else 0,
-            reasoning_tokens=(details.thinking_tokens or 0) if details is not None else 0,
-        )
+def usage_of(seen: Tokens) -> Usage:
+    read, written = seen.cache_read_input_tokens or 0, seen.cache_creation_input_tokens or 0
+    writes, details = seen.cache_creation, seen.output_tokens_details
+    return Usage(
+        prompt_tokens=(seen.input_tokens or 0) + read + written,
+        completion_tokens=seen.output_tokens or 0,
+        cached_tokens=read,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=(writes.ephemeral_1h_input_tokens or 0) if writes is not None else 0,
+        reasoning_tokens=(details.thinking_tokens or 0) if details is not None else 0,
+    )
 
 
 def latest(before: Tokens | None, now: Tokens) -> Tokens:

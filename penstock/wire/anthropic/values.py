@@ -8,19 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from penstock.core.errors import BadRequest
-from penstock.wire.canonical import Cache
+from penstock.wire.prompts import NULL, UNREADABLE
 
-NULL: Final = msgspec.Raw(b"null")
+FALSE: Final = msgspec.Raw(b"false")
 
 _PLACE: Final = re.compile(r" - at `\$(.*)`$")
 _INDEX: Final = re.compile(r"\[(\d+|\.\.\.)\]")
 
-as_string: Final = msgspec.json.Decoder(str | None).decode
 as_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
-
-
-class CacheControl(msgspec.Struct):
-    ttl: Cache = "5m"
 
 
 def read(decode: Any, raw: msgspec.Raw | None, at: str) -> Any:
@@ -28,7 +23,7 @@ def read(decode: Any, raw: msgspec.Raw | None, at: str) -> Any:
         return None
     try:
         return decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         what = str(error)
         place = _PLACE.search(what)
         if place is not None:
@@ -43,13 +38,11 @@ def need(value: str | None, at: str) -> str:
     return value
 
 
-def is_null(raw: msgspec.Raw) -> bool:
-    return bytes(raw) == b"null"
-
-
 class Extra(dict[str, msgspec.Raw]):
     """What has no canonical place, under the caller's name for it."""
 
     def keep(self, members: dict[str, msgspec.Raw]) -> None:
         """All but null and false, which say no more than leaving them out."""
-        self.update((name, raw) for name, raw in members.items() if bytes(raw) not in (b"null", b"false"))
+        for name, raw in members.items():
+            if raw != NULL and raw != FALSE:
+                self[name] = raw

@@ -32,58 +32,13 @@ from penstock.wire.canonical import (
 )
 from penstock.wire.openai_chat import failure_inside
 from penstock.wire.openai_hub.request_in import google_signature
-from penstock.wire.openai_values import Counts, decode_any, encode, is_null
+from penstock.wire.openai_hub.shapes import CallSaid, Choice, Chunk, Function, Said
+from penstock.wire.openai_shapes import TokenCounts
+from penstock.wire.openai_values import decode_any, encode, usage_of
+from penstock.wire.prompts import UNREADABLE, is_null
 from penstock.wire.tool_names import ToolNames
 
-_NULL: Final = msgspec.Raw(b"null")
-
-
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
-
-
-class _ToolCall(msgspec.Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-    extra_content: Any = None
-
-
-class _Said(msgspec.Struct, gc=False):
-    """A delta, or the message of a plain answer."""
-
-    content: str | list[dict[str, Any]] | None = None
-    reasoning_content: str | None = None  # DeepSeek, vLLM, SGLang
-    reasoning: str | None = None  # vLLM's newer name, Groq, OpenRouter
-    reasoning_details: list[dict[str, Any]] | None = None  # OpenRouter
-    thinking_blocks: list[dict[str, Any]] | None = None  # LiteLLM, and Penstock
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: _Said | None = None
-    message: _Said | None = None
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None  # vLLM: the stop text that was met, or a token's id
-    logprobs: msgspec.Raw = _NULL
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
-    created: float | None = None
-    object: str | None = None
-    choices: list[_Choice] | None = None
-    usage: Counts | None = None
-    error: Any = None
-    message: Any = None  # of an error without its wrapping, as older vLLM sends it
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
+_decode = msgspec.json.Decoder(Chunk).decode
 
 _ENDS: Final = {
     "stop": FinishReason.STOP,
@@ -185,10 +140,10 @@ class ChatReader:
         self._finish(choice.finish_reason or "stop", choice.stop_reason, out)
         return out
 
-    def _read(self, data: bytes) -> _Chunk:
+    def _read(self, data: bytes) -> Chunk:
         try:
             seen = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         if seen.error is not None:
             raise failure_inside(seen.error)
@@ -196,19 +151,19 @@ class ChatReader:
             raise failure_inside(decode_any(msgspec.Raw(data)))
         return seen
 
-    def _only(self, choices: list[_Choice]) -> _Choice:
+    def _only(self, choices: list[Choice]) -> Choice:
         if len(choices) > 1 or choices[0].index != 0:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, "a second choice; one was asked for")
         return choices[0]
 
-    def _begin(self, seen: _Chunk, out: list[Delta]) -> None:
+    def _begin(self, seen: Chunk, out: list[Delta]) -> None:
         if not self._begun:
             self._begun = True
             self._id = self._id or seen.id or ""
             out.append(Begin(seen.id or "", seen.model or "", int(seen.created or 0)))
 
-    def _count(self, counts: Counts, out: list[Delta]) -> None:
-        usage = counts.usage()
+    def _count(self, counts: TokenCounts, out: list[Delta]) -> None:
+        usage = usage_of(counts)
         if usage is not None and usage != self._usage:
             self._usage = usage
             out.append(Counted(usage))
@@ -231,7 +186,7 @@ class ChatReader:
                 reason = FinishReason.STOP
         out.append(Finish(reason, stopped_by))
 
-    def _say(self, said: _Said, logprobs: msgspec.Raw, out: list[Delta]) -> None:
+    def _say(self, said: Said, logprobs: msgspec.Raw, out: list[Delta]) -> None:
         before = len(out)
         if said.thinking_blocks:
             self._think(said.reasoning_content, out)
@@ -254,7 +209,7 @@ class ChatReader:
             for call in said.tool_calls:
                 self._call(call, out)
         elif said.function_call is not None:
-            self._call(_ToolCall(index=0, function=said.function_call), out)
+            self._call(CallSaid(index=0, function=said.function_call), out)
         if self._finished and len(out) > before:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, "more of the answer after its end")
 
@@ -311,8 +266,8 @@ class ChatReader:
 
     # --- tool calls ---
 
-    def _call(self, seen: _ToolCall, out: list[Delta]) -> None:
-        function = seen.function or _Function()
+    def _call(self, seen: CallSaid, out: list[Delta]) -> None:
+        function = seen.function or Function()
         name, arguments = function.name or "", function.arguments or ""
         if isinstance(arguments, dict):
             arguments = encode(arguments).decode()

@@ -19,7 +19,6 @@ from penstock.wire.canonical import (
     Finish,
     FinishReason,
     Origin,
-    PlainWriter,
     Redacted,
     RefusalDelta,
     TextDelta,
@@ -30,6 +29,7 @@ from penstock.wire.canonical import (
     seal,
 )
 from penstock.wire.openai_values import encode
+from penstock.wire.readings import PlainWriter
 
 _DONE: Final = b"data: [DONE]\n\n"
 _REASONS: Final = {

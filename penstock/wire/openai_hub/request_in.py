@@ -31,6 +31,7 @@ from penstock.wire.canonical import (
     ToolResult,
     unseal,
 )
+from penstock.wire.openai_hub.shapes import AskedFormat, AskedThinking
 from penstock.wire.openai_values import (
     Turns,
     cache_mark,
@@ -48,7 +49,6 @@ from penstock.wire.openai_values import (
     encode,
     function_tool,
     image_of,
-    is_null,
     keep_unknown,
     members,
     optional_text,
@@ -57,6 +57,7 @@ from penstock.wire.openai_values import (
     said,
     text,
 )
+from penstock.wire.prompts import is_null
 
 _SCALARS: Final[Mapping[str, Callable[[msgspec.Raw], object]]] = {
     "stream": decode_flag,
@@ -363,19 +364,7 @@ def _tool_choice(choice: object, where: str) -> ToolChoice | None:
     raise refusal(where, "is none of auto, none, required, a function by name, allowed_tools")
 
 
-class _Schema(msgspec.Struct):
-    name: str | None = None
-    schema: msgspec.Raw = msgspec.Raw(b"null")
-    strict: bool | None = None
-    description: str | None = None
-
-
-class _Format(msgspec.Struct):
-    type: str
-    json_schema: _Schema | None = None
-
-
-_decode_format = msgspec.json.Decoder(_Format).decode
+_decode_format = msgspec.json.Decoder(AskedFormat).decode
 
 
 def _format(fields: Mapping[str, msgspec.Raw], extra: dict[str, msgspec.Raw]) -> Format | None:
@@ -397,12 +386,7 @@ def _format(fields: Mapping[str, msgspec.Raw], extra: dict[str, msgspec.Raw]) ->
     return None
 
 
-class _Thinking(msgspec.Struct):
-    type: str
-    budget_tokens: int | None = None
-
-
-_decode_thinking = msgspec.json.Decoder(_Thinking).decode
+_decode_thinking = msgspec.json.Decoder(AskedThinking).decode
 
 
 def _reasoning(fields: Mapping[str, msgspec.Raw]) -> Reasoning | None:

@@ -8,7 +8,6 @@ field for it; servers with vLLM's extensions get what nobody has signed), and wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any, Final, Literal
 
 import msgspec
@@ -46,6 +45,10 @@ _SAME: Final = (
     "temperature", "top_p", "seed", "n", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs",
     "top_logprobs", "user", "metadata", "verbosity",
 )  # fmt: skip
+
+_TEXT: Final = (Text,)
+_USERS: Final = (Text, Image, Document, Audio)
+"""What the messages of each role can hold."""
 
 Json = dict[str, Any]
 
@@ -151,25 +154,30 @@ class _Messages:
 
     def all(self, messages: Iterable[Message]) -> list[Json]:
         written: list[Json] = []
-        for role, turns in groupby(messages, key=lambda message: message.role):
-            if role == "user":
-                written += self._user(list(turns))
-            elif role == "assistant":
-                written += map(self._assistant, turns)
+        users: list[Message] = []  # turns of the user's that follow one another
+        for message in messages:
+            if message.role == "user":
+                users.append(message)
+                continue
+            if users:
+                written += self._user(users)
+                users = []
+            if message.role == "assistant":
+                written.append(self._assistant(message))
             else:
-                written += (self._said("system", turn.parts, turn.name, (Text,)) for turn in turns)
-        return written
+                written.append(self._said("system", message.parts, message.name, _TEXT))
+        return written + self._user(users) if users else written
 
     def _user(self, turns: Sequence[Message]) -> list[Json]:
         results: list[Json] = []
         moved: list[Part] = []
         for turn in turns:
-            results += (self._result(part, moved) for part in turn.parts if isinstance(part, ToolResult))
+            results += [self._result(part, moved) for part in turn.parts if isinstance(part, ToolResult)]
         said = []
         for turn in turns:
-            rest = (*moved, *(part for part in turn.parts if not isinstance(part, ToolResult)))
+            rest = [*moved, *[part for part in turn.parts if not isinstance(part, ToolResult)]]
             if rest or not turn.parts:
-                said.append(self._said("user", rest, turn.name, (Text, Image, Document, Audio)))
+                said.append(self._said("user", rest, turn.name, _USERS))
                 moved = []
         return results + said
 
@@ -185,7 +193,7 @@ class _Messages:
         message = {
             "role": "tool",
             "tool_call_id": _call_id(result.call_id),
-            "content": self._content(texts, "messages.tool", (Text,)) or "",
+            "content": self._content(texts, "tool", _TEXT) or "",
         }
         self._mark(message, result.cache)
         return message
@@ -194,7 +202,7 @@ class _Messages:
         calls = [part for part in turn.parts if isinstance(part, ToolCall)]
         refusals = "".join(part.text for part in turn.parts if isinstance(part, Refusal))
         said = [part for part in turn.parts if not isinstance(part, ToolCall | Refusal | Thinking)]
-        message = self._said("assistant", said, turn.name, (Text,))
+        message = self._said("assistant", said, turn.name, _TEXT)
         if refusals:
             message["refusal"] = refusals
         if calls:
@@ -214,19 +222,19 @@ class _Messages:
         return written
 
     def _said(self, role: str, parts: Sequence[Part], name: str | None, kinds: tuple[type[Part], ...]) -> Json:
-        message: Json = {"role": role, "content": self._content(parts, f"messages.{role}", kinds) or ""}
+        message: Json = {"role": role, "content": self._content(parts, role, kinds) or ""}
         if name is not None:
             message["name"] = name
         return message
 
-    def _content(self, parts: Sequence[Part], where: str, kinds: tuple[type[Part], ...]) -> str | list[Json]:
+    def _content(self, parts: Sequence[Part], role: str, kinds: tuple[type[Part], ...]) -> str | list[Json]:
         """One text without a mark is a string: not every server takes parts."""
         if len(parts) == 1 and isinstance(parts[0], Text) and not (self._keep_cache_control and parts[0].cache):
             return parts[0].text
         written = []
         for part in parts:
             if not isinstance(part, kinds):
-                self._losses.lose(f"{where}.{type(part).__name__.lower()}")
+                self._losses.lose(f"messages.{role}.{type(part).__name__.lower()}")
                 continue
             value = self._part(part)
             if value is not None:

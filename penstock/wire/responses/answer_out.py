@@ -33,9 +33,10 @@ from penstock.wire.canonical import (
     seal,
 )
 from penstock.wire.openai_values import decode_object, decode_objects, encode, said
+from penstock.wire.prompts import NULL, UNREADABLE
 from penstock.wire.responses.request_in import REDACTED
+from penstock.wire.responses.shapes import Logprob, Logprobs
 
-_NULL: Final = msgspec.Raw(b"null")
 _CUT: Final = {
     FinishReason.LENGTH: "max_output_tokens",
     FinishReason.CONTEXT: "max_output_tokens",
@@ -356,18 +357,7 @@ def in_progress(asked: Asked) -> bytes:
     return encode(ResponsesWriter(asked)._response() | {"background": True})
 
 
-class _Logprob(msgspec.Struct):
-    token: str
-    logprob: float
-    bytes: list[int] | None = None
-    top_logprobs: list[_Logprob] | None = None
-
-
-class _Logprobs(msgspec.Struct):
-    content: list[_Logprob] | None = None
-
-
-_decode_logprobs = msgspec.json.Decoder(_Logprobs).decode
+_decode_logprobs = msgspec.json.Decoder(Logprobs).decode
 
 
 def _logprobs(raw: msgspec.Raw | None) -> list[Json]:
@@ -376,7 +366,7 @@ def _logprobs(raw: msgspec.Raw | None) -> list[Json]:
         return []
     try:
         seen = _decode_logprobs(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return []  # of a form that is not OpenAI's: the text stands without them
     return [
         _logprob(token) | {"top_logprobs": [_logprob(other) for other in token.top_logprobs or ()]}
@@ -384,7 +374,7 @@ def _logprobs(raw: msgspec.Raw | None) -> list[Json]:
     ]
 
 
-def _logprob(token: _Logprob) -> Json:
+def _logprob(token: Logprob) -> Json:
     return {"token": token.token, "logprob": token.logprob, "bytes": token.bytes or list(token.token.encode())}
 
 
@@ -413,16 +403,16 @@ _DEFAULTS: Final = {
     "top_logprobs": msgspec.Raw(b"0"),
     "truncation": msgspec.Raw(b'"disabled"'),
 }
-_NO_REASONING: Final = {"effort": _NULL, "summary": _NULL}
+_NO_REASONING: Final = {"effort": NULL, "summary": NULL}
 _PLAIN_TEXT: Final = {"format": msgspec.Raw(b'{"type":"text"}')}
-_FUNCTION: Final = {"description": _NULL, "parameters": _NULL, "strict": _NULL}
+_FUNCTION: Final = {"description": NULL, "parameters": NULL, "strict": NULL}
 
 
 def _settings(fields: Mapping[str, msgspec.Raw]) -> Json:
     """The request's own words where it has any, and where it has none OpenAI's default, or null where the default is
     the model's."""
     fields = said(fields)
-    settings: Json = {name: fields.get(name, _NULL) for name in _ECHOED}
+    settings: Json = {name: fields.get(name, NULL) for name in _ECHOED}
     settings |= {name: fields.get(name, default) for name, default in _DEFAULTS.items()}
     settings["reasoning"] = _NO_REASONING | (decode_object(fields["reasoning"]) if "reasoning" in fields else {})
     settings["text"] = _PLAIN_TEXT | (said(decode_object(fields["text"])) if "text" in fields else {})

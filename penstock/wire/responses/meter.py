@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -10,41 +10,13 @@ from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.outcome import UsageSource
 from penstock.core.request import Request, Usage
 from penstock.wire.openai_chat import failure_inside
-from penstock.wire.openai_values import Counts
-from penstock.wire.prompts import BYTES_PER_TOKEN
+from penstock.wire.openai_values import usage_of
+from penstock.wire.prompts import BYTES_PER_TOKEN, UNREADABLE
+from penstock.wire.responses.shapes import PassingEvent, PassingResponse
 from penstock.wire.sse import data_of
 
-
-class _Event(msgspec.Struct, gc=False):
-    type: str = ""
-    delta: Any = None
-    response: msgspec.Raw = msgspec.Raw(b"null")
-    sequence_number: int | None = None
-    error: Any = None
-    code: Any = None
-    message: str | None = None
-    param: str | None = None
-
-
-class _Item(msgspec.Struct, gc=False):
-    type: str = ""
-
-
-class _Incomplete(msgspec.Struct, gc=False):
-    reason: str | None = None
-
-
-class _Response(msgspec.Struct, gc=False):
-    object: str | None = None
-    status: str | None = None
-    error: Any = None
-    incomplete_details: _Incomplete | None = None
-    output: list[_Item] | None = None
-    usage: Counts | None = None
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_response = msgspec.json.Decoder(_Response).decode
+_decode_event = msgspec.json.Decoder(PassingEvent).decode
+_decode_response = msgspec.json.Decoder(PassingResponse).decode
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 _CUT: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
@@ -110,7 +82,7 @@ class ResponsesMeter:
             return False
         try:
             seen = _decode_event(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         if seen.sequence_number is not None:
             self.sequence_number = seen.sequence_number
@@ -127,10 +99,10 @@ class ResponsesMeter:
     def _end(self, body: bytes) -> None:
         try:
             seen = _decode_response(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UpstreamError(FailureKind.BAD_PAYLOAD, str(error)) from None
         if seen.usage is not None:
-            self.usage = seen.usage.usage()
+            self.usage = usage_of(seen.usage)
         if seen.error is not None or seen.status == "failed":
             raise failure_inside(seen.error or {"message": "the response failed"})
         if seen.object != "response":

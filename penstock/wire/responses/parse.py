@@ -11,16 +11,8 @@ import msgspec
 from penstock.core.errors import BadRequest
 from penstock.core.request import Caller, Endpoint, Request
 from penstock.wire.canonical import Origin, unseal
-from penstock.wire.openai_values import (
-    decode_count,
-    decode_flag,
-    decode_string,
-    encode,
-    is_null,
-    read,
-    refusal,
-)
-from penstock.wire.prompts import BYTES_PER_TOKEN, EXPECTED_TOKENS, decode_fields, prefix_hashes
+from penstock.wire.openai_values import decode_count, decode_flag, decode_string, encode, read, refusal
+from penstock.wire.prompts import BYTES_PER_TOKEN, EXPECTED_TOKENS, decode_fields, is_null, prefix_hashes
 
 INSTEAD_OF_INPUT: Final = ("previous_response_id", "prompt", "conversation")
 _decode_items: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode

@@ -45,7 +45,6 @@ from penstock.wire.openai_values import (
     encode,
     function_tool,
     image_of,
-    is_null,
     keep_unknown,
     members,
     optional_text,
@@ -54,6 +53,8 @@ from penstock.wire.openai_values import (
     said,
     text,
 )
+from penstock.wire.prompts import is_null
+from penstock.wire.responses.shapes import TextFormat
 
 REDACTED: Final = "redacted."
 """Before the seal of reasoning that has no text: this dialect has one field for it and for signatures. No signature
@@ -256,15 +257,7 @@ def _thinking(item: Mapping[str, Any], where: str) -> Thinking:
 # --- text, reasoning, tools ------------------------------------------------------------------------------------------
 
 
-class _Format(msgspec.Struct):
-    type: str
-    name: str | None = None
-    schema: msgspec.Raw = msgspec.Raw(b"null")
-    strict: bool | None = None
-    description: str | None = None
-
-
-_decode_format = msgspec.json.Decoder(_Format).decode
+_decode_format = msgspec.json.Decoder(TextFormat).decode
 
 
 def _text(fields: Mapping[str, msgspec.Raw], extra: dict[str, msgspec.Raw]) -> tuple[Format | None, str | None]:

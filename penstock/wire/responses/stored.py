@@ -8,7 +8,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from penstock.core.request import Request
-from penstock.wire.openai_values import decode_string, encode, is_null, members, read, refusal
+from penstock.wire.openai_values import decode_string, encode, members, read, refusal
+from penstock.wire.prompts import is_null
 from penstock.wire.responses.parse import sizes
 
 MAX_PAGE: Final = 100  # of a list of input items

@@ -1,0 +1,11 @@
+-- Organisations and teams that were made at run time. The row of an organisation itself has no team.
+create table tenants (
+    org text not null,
+    team text not null,
+    attributes text not null,
+    created_at double precision not null,
+    revoked_at double precision,
+    version bigint not null,
+    primary key (org, team)
+);
+create index tenants_version on tenants (version);
