@@ -29,10 +29,7 @@ from penstock.limits.charges import Charge, Kind
 from penstock.limits.rules import Account, Amounts, Limit, Rules
 from penstock.stores.base import Counters, CountersUnavailable, StoreFailed
 from penstock.stores.bookkeeper import Bookkeeper
-from penstock.stores.counters_fallback import FallbackCounters
-from penstock.stores.counters_leased import FRESH, LeasedCounters
 from penstock.stores.counters_memory import HOLD, MemoryCounters
-from penstock.stores.counters_shared import SharedCounters
 from penstock.stores.databases import open_database
 from penstock.stores.entry import Entry
 from penstock.stores.flight import NONE, Begun
@@ -50,7 +47,6 @@ ADOPT_EVERY: Final = 30.0  # seconds between looks for what dead workers left
 LET_GO_EVERY: Final = 6 * 3600.0  # seconds between looks for rows that are older than they are kept
 TOLD: Final = "told"  # the directory of what has been told of budgets
 TEND_EVERY: Final = HOLD / 4
-HEAR_EVERY: Final = FRESH / 4  # seconds, where others have to be heard of
 SURE_EVERY: Final = 1.0  # seconds between tries to look up budgets that could not be looked up
 KEYS_WITHIN: Final = 10.0  # seconds for the keys to be read at the start
 COUNTERS_WITHIN: Final = 1.0  # seconds for a connection to Redis at the start
@@ -94,6 +90,7 @@ class Books:
         self._closed = False
         self._metrics = BooksMetrics(registry)
         self._redis: RedisCounters | None = None
+        self._tend_every = TEND_EVERY
         self.counters = self._counters(directory)
         marks = Path(options.spool) / TOLD if options.spool else directory and directory / TOLD
         self._alerts = Alerts(clock=clock, rng=rng, secret=secret, tell=tell, marks=marks)
@@ -246,12 +243,16 @@ class Books:
         if not self._options.counters:
             if directory is None:
                 return MemoryCounters(self._clock, on_over=self._metrics.over)
+            from penstock.stores.counters_shared import SharedCounters
+
             try:
                 shared = SharedCounters(directory / "counters", self._clock, on_over=self._metrics.over)
                 self._metrics.read_counters(lambda: shared.lost, None)
                 return shared
             except (OSError, CountersUnavailable) as error:
                 raise StartError(f"The workers cannot count together in {directory}: {error}") from None
+        from penstock.stores.counters_fallback import FallbackCounters
+        from penstock.stores.counters_leased import FRESH, LeasedCounters
         from penstock.stores.counters_redis import RedisCounters
 
         try:
@@ -259,7 +260,7 @@ class Books:
             redis = RedisCounters(url, on_over=self._metrics.over)
         except (ValueError, LookupError) as error:
             raise StartError(f"store.counters: {error.args[0]}") from None
-        self._redis = redis
+        self._redis, self._tend_every = redis, FRESH / 4  # the others have to be heard of
         fallback = FallbackCounters(
             LeasedCounters(redis, self._clock, holders=lambda: redis.holders),
             lambda: MemoryCounters(self._clock, on_over=self._metrics.over),
@@ -273,7 +274,7 @@ class Books:
 
     async def _tend(self) -> None:
         while True:
-            await asyncio.sleep(TEND_EVERY if self._redis is None else HEAR_EVERY)
+            await asyncio.sleep(self._tend_every)
             with suppress(CountersUnavailable):
                 await self.counters.tend()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isinf
+from typing import TYPE_CHECKING
 
 from penstock.app.alerts import Alerts
 from penstock.core.clock import Clock
 from penstock.gateway.issued_keys import IssuedKeys
 from penstock.limits.charges import Over
 from penstock.stores.bookkeeper import Bookkeeper
-from penstock.stores.counters_fallback import FallbackCounters
 from penstock.telemetry.metrics import Counter, Registry
+
+if TYPE_CHECKING:
+    from penstock.stores.counters_fallback import FallbackCounters
 
 
 class BooksMetrics:

@@ -8,11 +8,10 @@ import signal
 import socket
 from collections.abc import Callable
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from penstock.app.admin import AdminListener, serve_admin
 from penstock.app.discover import discover
 from penstock.app.engines import Engines
 from penstock.app.errors import StartError
@@ -32,6 +31,9 @@ from penstock.config.units import n_bytes, seconds
 from penstock.config.zero import TargetError, config_for
 from penstock.core.clock import Clock, SystemClock
 from penstock.gateway.prepare import PrepareError
+
+if TYPE_CHECKING:  # most servers have no admin API, and it is long
+    from penstock.app.admin import AdminListener
 
 __all__ = ["ServeOptions", "serve"]
 
@@ -233,14 +235,17 @@ class House:
                 for line in await self._alone.first_checks():
                     self._tell(line)
                 settle_memory()
-            self._admin = await serve_admin(
-                lambda: config if self._reloader is None else self._reloader.config,
-                self._register.options,
-                self._source,
-                clock=self._clock,
-                secret=self._secret,
-                tell=self._tell,
-            )
+            if config.admin is not None:
+                from penstock.app.admin import serve_admin
+
+                self._admin = await serve_admin(
+                    lambda: config if self._reloader is None else self._reloader.config,
+                    self._register.options,
+                    self._source,
+                    clock=self._clock,
+                    secret=self._secret,
+                    tell=self._tell,
+                )
         except (StartError, PrepareError) as error:
             self.failure = error if isinstance(error, StartError) else StartError(str(error))
             return None

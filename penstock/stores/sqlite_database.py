@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
@@ -41,7 +42,10 @@ class SqliteDatabase:
         self._most_waiting = most_waiting
         self._closed = False
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            with suppress(FileExistsError):
+                # Never a file that is there: closing any descriptor of it drops the locks that this process has on it
+                # (https://sqlite.org/howtocorrupt.html, 2.2), and another one could delete the log under our hands.
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._writer = _connect(path)
             self._writer.execute("pragma journal_mode = wal")
             self._writer.execute("pragma synchronous = full")
