@@ -69,7 +69,8 @@ def _meaning(file: Path, config: Config) -> Iterator[str]:
         scheme = "http" if admin.tls is None else "https"
         who = [f"{len(admin.keys)} {'key' if len(admin.keys) == 1 else 'keys'}"] if admin.keys else []
         who += [f"tokens of {admin.oidc.issuer}"] if admin.oidc is not None else []
-        yield f"The admin API is at {scheme}://{_host(admin.host)}:{admin.port}/admin/v1, for {' and '.join(who)}."
+        whom = " and ".join(who) or "nobody: it has neither `keys` nor `oidc` (`penstock key create --admin owner`)"
+        yield f"The admin API is at {scheme}://{_host(admin.host)}:{admin.port}/admin/v1, for {whom}."
     yield "\nModels, as callers name them"
     yield from _table((name, _model(model)) for name, model in config.models.items())
     yield "\nDeployments"
@@ -212,10 +213,15 @@ def _host(host: str) -> str:
 
 
 def _who(config: Config) -> str:
+    from penstock.config.schema import NO_DATABASE
+
     n = len(config.keys) if isinstance(config.keys, tuple) else 0
+    stored = config.store.database != NO_DATABASE
     if n == 0:
-        return "anybody on this machine, with --insecure-dev (there are no keys)"
-    return "callers who show the one key" if n == 1 else f"callers who show one of {n} keys"
+        who = "anybody on this machine, with --insecure-dev"
+        return f"callers who show a key of the database; without any, {who}" if stored else f"{who} (there are no keys)"
+    who = "callers who show the one key" if n == 1 else f"callers who show one of {n} keys"
+    return f"{who}, or one of the database" if stored else who
 
 
 def _model(model: Model) -> str:
