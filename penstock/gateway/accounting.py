@@ -19,7 +19,7 @@ from penstock.limits.estimate import Estimates
 from penstock.limits.headers import rate_headers
 from penstock.limits.refusal import refusal
 from penstock.limits.rules import Account, Amounts, Applied, Limit, Meter
-from penstock.pricing.cost import Cost, cost_of, max_cost_nanos
+from penstock.pricing.cost import UNPRICED, Cost, cost_of, max_cost_nanos
 from penstock.pricing.prices import Price, Row
 from penstock.stores.base import Counters, CountersUnavailable
 from penstock.stores.entry import Entry, entry_of
@@ -41,12 +41,14 @@ Crossed = Callable[[Limit, Charge, int, int], object]
 class Bill:
     """One request's: whom it is for, what was reserved for it, what its answer may cost."""
 
-    __slots__ = ("applied", "attribution", "capped", "granted", "slot")
+    __slots__ = ("applied", "attribution", "capped", "expected", "granted", "nanos", "slot")
 
     def __init__(self, attribution: Attribution) -> None:
         self.attribution = attribution
         self.slot = NONE  # where it stands while it is in flight
         self.capped = False  # it says how long its answer may be
+        self.expected = 0  # tokens that its answer is taken to have
+        self.nanos: int | None = None  # the most that it may cost then; None: not known, or nobody has asked
         self.applied: Applied | None = None
         self.granted: Granted | None = None
 
@@ -82,24 +84,21 @@ class Accounting:
         self._seeding = asyncio.Lock()
         self._told: dict[str, int] = {}  # by counter, the last threshold
 
-    async def admit(
-        self, plane: Plane, route: Route, request: Request, header: Callable[[bytes], bytes | None]
-    ) -> Bill:
-        """Everything is reserved, or nothing is and it raises: `LimitExceeded`, `CostCapExceeded`, `Unpriced`,
-        `Overloaded` when nobody can say, `BadRequest` for a header of ours that is not as documented.
+    def open(self, plane: Plane, route: Route, request: Request, header: Callable[[bytes], bytes | None]) -> Bill:
+        """Whom it is for, and what holds for it; nothing is taken yet. Raises `CostCapExceeded`, `Unpriced`, and
+        `BadRequest` for a header of ours that is not as documented.
         """
         caller, rules = request.caller, plane.rules
         self._vocabulary.most = plane.spec.cost_tags
         bill = Bill(attribution(header, request.fields, caller.org, plane.keyring.user_secret, self._vocabulary))
+        if self._begin is None and caller.max_cost is None and not rules:
+            return bill
         bill.capped = is_capped(request)
+        bill.expected = expected = self._expected(request, bill.capped)
         wall = plane.clock.wall()
-        begin = self._begin
-        expected = 0
-        nanos: int | None = None
-        if rules or caller.max_cost is not None or begin is not None:
-            expected = self._expected(request, bill.capped)
-            if rules.counts_money or caller.max_cost is not None or begin is not None:
-                nanos = _most_nanos(route, request, expected, wall)
+        if rules.counts_money or caller.max_cost is not None or self._begin is not None:
+            bill.nanos = _most_nanos(route, request, expected, wall)
+        nanos = bill.nanos
         if caller.max_cost is not None:
             _within(caller.max_cost, nanos, request.model)
         if rules:
@@ -110,15 +109,24 @@ class Accounting:
             if nanos is None and rules.counts_money:
                 _of_known_price(applied, request.model)
             if applied.charges:
-                verdict = await self._reserve(request.id, applied.charges)
-                if isinstance(verdict, Refused):
-                    told = refusal(applied, verdict)
-                    headers = rate_headers(applied, verdict.used)
-                    raise LimitExceeded(told.message, told.code, told.retry_after, headers)
-                bill.applied, bill.granted = applied, verdict
-        if begin is not None:
-            bill.slot = begin(_begun(bill, route, request, expected, nanos, wall))
+                bill.applied = applied
         return bill
+
+    async def reserve(self, bill: Bill, id: str) -> None:
+        """Everything, or nothing and it raises: `LimitExceeded`, and `Overloaded` when nobody can say."""
+        applied = bill.applied
+        if applied is None:
+            return
+        verdict = await self._reserve(id, applied.charges)
+        if isinstance(verdict, Refused):
+            told = refusal(applied, verdict)
+            raise LimitExceeded(told.message, told.code, told.retry_after, rate_headers(applied, verdict.used))
+        bill.granted = verdict
+
+    def begin(self, bill: Bill, plane: Plane, route: Route, request: Request) -> None:
+        """Its upstream is about to hear of it."""
+        if self._begin is not None:
+            bill.slot = self._begin(_begun(bill, route, request, plane.clock.wall()))
 
     def _expected(self, request: Request, capped: bool) -> int:
         """How many tokens all answers together are taken to have."""
@@ -153,6 +161,8 @@ class Accounting:
         """What was reserved is given back or charged. Never waits, never raises for what anybody has said."""
         usage, nanos = outcome.usage, outcome.cost_nanos or 0
         granted, applied = bill.granted, bill.applied
+        if granted is None and bill.slot == NONE:
+            return
         if granted is not None and applied is not None:
             used = Amounts(usage.prompt_tokens, usage.completion_tokens, nanos)
             costs = applied.costs(used)
@@ -195,15 +205,15 @@ class Accounting:
 
 def cost_of_answer(usage: Usage, source: UsageSource, price: Price | None, at: float) -> Cost:
     """What the upstream asks for its answer. Nobody knows it for what nobody counted, unless it is free."""
-    return cost_of(usage if source is not UsageSource.NONE or _is_free(price, at) else None, price, at)
+    if price is None:
+        return UNPRICED
+    if source is UsageSource.NONE:
+        row = price.at(at)
+        return cost_of(usage if row is not None and row.free else None, price, at)
+    return cost_of(usage, price, at)
 
 
-def _is_free(price: Price | None, at: float) -> bool:
-    row = None if price is None else price.at(at)
-    return row is not None and row.free
-
-
-def _begun(bill: Bill, route: Route, request: Request, expected: int, nanos: int | None, wall: float) -> Begun:
+def _begun(bill: Bill, route: Route, request: Request, wall: float) -> Begun:
     caller, said = request.caller, bill.attribution
     return Begun(
         request_id=request.id,
@@ -219,8 +229,8 @@ def _begun(bill: Bill, route: Route, request: Request, expected: int, nanos: int
         deployment=route.plan.deployments[0],
         endpoint=request.endpoint,
         prompt_tokens=request.prompt_tokens,
-        max_tokens=expected,
-        cost_nanos=nanos,
+        max_tokens=bill.expected,
+        cost_nanos=bill.nanos,
     )
 
 

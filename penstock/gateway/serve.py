@@ -159,7 +159,8 @@ class Gateway:
         return None
 
     async def serve(self, exchange: Exchange, operation: Operation, model: str = "") -> None:
-        plane, endpoint, words = self.plane, operation.endpoint, operation.dialect
+        plane, accounting = self.plane, self._accounting
+        endpoint, words = operation.endpoint, operation.dialect
         call = Call(self, self._ids.next(), plane, endpoint)  # `plane` is its view of the world, however long it lives
         self.in_flight += 1
         relayed = False  # the rest of the answer needs no task: its stream calls back
@@ -181,7 +182,10 @@ class Gateway:
             if route.max_tokens is not None:
                 request, call.told = held_to(route.max_tokens, route.cap_name, request)
                 call.request = request
-            call.bill = await self._accounting.admit(plane, route, request, exchange.header)
+            call.bill = bill = accounting.open(plane, route, request, exchange.header)
+            if bill.applied is not None:
+                await accounting.reserve(bill, call.id)
+            accounting.begin(bill, plane, route, request)
             if route.inline_media and (endpoint is not Endpoint.CHAT or openai_chat.has_parts(request)):
                 remote = remote_media(request.fields, endpoint)  # in earlier turns too
                 if remote:
