@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable
 
 from penstock.app.errors import StartError
+from penstock.app.limits_used import LimitsUsed
 from penstock.app.listen import bind, tls_context
 from penstock.app.options import BooksOptions
 from penstock.app.source import ConfigSource
 from penstock.config.schema import Config
 from penstock.config.secrets import resolved
-from penstock.console.acts import Usage
 from penstock.console.server import AdminServer, MissingExtra
 from penstock.core.clock import Clock
 from penstock.core.keys import Pepper
-from penstock.stores.base import StoreFailed
+from penstock.stores.base import Counters, StoreFailed
 from penstock.stores.databases import open_database
 from penstock.stores.sql import Database
 
@@ -41,9 +41,9 @@ async def serve_admin(
     clock: Clock,
     secret: Callable[[str], str],
     tell: Callable[[str], None],
-    usage: Usage | None = None,
+    counters: Counters,
 ) -> AdminListener | None:
-    """None where there is no `admin`. `usage` answers who used how much of each limit, by the limit's name.
+    """None where there is no `admin`. `counters` are those of this host's limits; whoever gives them closes them.
 
     Who gets in follows `config`; the address, TLS and pepper are those of the start. Raises `StartError`.
     """
@@ -61,7 +61,10 @@ async def serve_admin(
         if admin.tls is not None:
             tls = tls_context(str(source.beside(admin.tls.certificate)), str(source.beside(admin.tls.key)), "admin")
         database = await open_database(resolved(books.database, secret))
-        server = AdminServer(database, config, clock=clock, entropy=os.urandom, pepper=pepper, tell=tell, usage=usage)
+        used = LimitsUsed(config, database, counters, clock)
+        server = AdminServer(
+            database, config, clock=clock, entropy=os.urandom, pepper=pepper, tell=tell, usage=used.uses
+        )
         await server.start(sockets, tls)
     except (LookupError, ValueError, StoreFailed, MissingExtra, StartError) as error:
         for bound in sockets:

@@ -139,7 +139,10 @@ class Books:
         counted = self._rules.counted(charge.counter)
         if counted is None:  # a budget that a reload has just removed
             return
-        notify = self._thresholds.get(limit.name, _USUAL)
+        notify = self._thresholds.get(limit.name)
+        if notify is None and self.issued is not None:
+            notify = self.issued.notify_of(counted.account.key, limit)
+        notify = notify or _USUAL
         for percent in notify.shares:
             if before < percent <= spent * 100 // charge.limit and self._alerts.reached(
                 counted, charge, percent, spent, notify

@@ -31,6 +31,7 @@ from penstock.config.units import n_bytes, seconds
 from penstock.config.zero import TargetError, config_for
 from penstock.core.clock import Clock, SystemClock
 from penstock.gateway.prepare import PrepareError
+from penstock.stores.base import Counters
 
 if TYPE_CHECKING:  # most servers have no admin API, and it is long
     from penstock.app.admin import AdminListener
@@ -144,6 +145,7 @@ class House:
         self._alone: Worker | None = None
         self._workers: Workers | None = None
         self._admin: AdminListener | None = None
+        self._of_workers: Counters | None = None  # their counters, for the admin API
 
     async def live(
         self, config: Config, sockets: list[socket.socket], *, allowed: Callable[[Config], bool], insecure_dev: bool
@@ -186,6 +188,8 @@ class House:
                 self._alone.close()
             if self._admin is not None:
                 self._group.create_task(self._admin.stop())
+            if self._of_workers is not None:
+                self._group.create_task(self._of_workers.close())
 
     async def _start(self, config: Config, sockets: list[socket.socket], insecure_dev: bool) -> PlaneSpec | None:
         """The plane that is served then; None when that failed, and `failure` says why."""
@@ -237,7 +241,15 @@ class House:
                 settle_memory()
             if config.admin is not None:
                 from penstock.app.admin import serve_admin
+                from penstock.app.limits_used import counters_of_workers
 
+                if self._alone is not None:
+                    counters = self._alone.books.counters
+                else:
+                    assert self._workers is not None
+                    counters = self._of_workers = counters_of_workers(
+                        self._register.options, self._workers.directory, self._clock, self._secret
+                    )
                 self._admin = await serve_admin(
                     lambda: config if self._reloader is None else self._reloader.config,
                     self._register.options,
@@ -245,6 +257,7 @@ class House:
                     clock=self._clock,
                     secret=self._secret,
                     tell=self._tell,
+                    counters=counters,
                 )
         except (StartError, PrepareError) as error:
             self.failure = error if isinstance(error, StartError) else StartError(str(error))

@@ -25,7 +25,7 @@ WITHIN: Final = 2.0  # seconds for the ledger to answer, while a request waits
 AWAY: Final = 5.0  # seconds in which it is not asked again
 MOST_UNSURE: Final = 100_000  # budgets
 
-_ATTRIBUTES: Final = {
+ATTRIBUTES: Final = {
     "org": Attribute.ORG,
     "team": Attribute.TEAM,
     "key": Attribute.KEY,
@@ -40,7 +40,7 @@ def span_of(counted: Counted, zone: tzinfo) -> Span:
     assert limit.period is not None, f"{limit.name} is no budget"
     since, until = window(limit.period, counted.window, zone)
     whom = dict.fromkeys((*limit.per, *(who for who, _ in limit.where)))
-    only = tuple((_ATTRIBUTES[who], str(getattr(counted.account, who))) for who in whom)
+    only = tuple((ATTRIBUTES[who], str(getattr(counted.account, who))) for who in whom)
     return Span(only, round(since * 1e6), round(until * 1e6))
 
 

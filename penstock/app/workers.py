@@ -88,7 +88,7 @@ class Workers:
         self._on_dead = on_dead
         self._n_workers, self._sockets, self._options = n_workers, sockets, options
         self._group, self._clock, self._rng, self._tell = group, clock, rng, tell
-        self._directory = Path(tempfile.mkdtemp(prefix="penstock-"))  # mode 0700: only this user may connect
+        self.directory = Path(tempfile.mkdtemp(prefix="penstock-"))  # mode 0700: only this user may connect
         self._children: list[Child] = []
         self._runs: list[asyncio.Task[None]] = []
         self._started = False
@@ -102,9 +102,9 @@ class Workers:
     async def start(self, spec: PlaneSpec) -> None:
         """Raises `StartError` when any worker cannot serve."""
         self._spec = spec
-        control = self._directory / "control"
+        control = self.directory / "control"
         self._servers.append(await asyncio.start_unix_server(self._accept, control))
-        self._servers.append(await offer(self._directory / f"ended{SUFFIX}", lambda: self._ended))
+        self._servers.append(await offer(self.directory / f"ended{SUFFIX}", lambda: self._ended))
         options = child_options(self._options.drain_seconds)
         for i in range(self._n_workers):
             child = Child(
@@ -161,7 +161,7 @@ class Workers:
             server.close()
         for bound in self._sockets:
             bound.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _command(self, control: Path, name: str) -> Callable[[int], tuple[str, ...]]:
         return lambda announce: (sys.executable, "-m", "penstock.app.worker_main", str(control), name, str(announce))
@@ -216,12 +216,12 @@ class Workers:
             options=self._options,
             addresses=tuple((family, name[0]) for family, name in names),
             port=names[0][1][1],
-            directory=str(self._directory),
+            directory=str(self.directory),
         )
 
     def _changed(self, child: Child) -> None:
         if child.state in (State.STOPPED, State.FAILED):
             # it is not coming back, so its numbers are not missing: they are with the ended ones
-            (self._directory / f"{child.name}{SUFFIX}").unlink(missing_ok=True)
+            (self.directory / f"{child.name}{SUFFIX}").unlink(missing_ok=True)
         if self._started and all(one.state is State.FAILED for one in self._children):
             self._on_dead()

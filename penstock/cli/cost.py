@@ -179,6 +179,59 @@ def reconcile(
 
 
 @cost.command()
+@click.argument("report", type=click.Path(path_type=Path))
+@click.option("--complete", metavar="FROM..TO", help="The report knows all requests of this time (UTC).")
+@click.option("--where", multiple=True, metavar="WHAT=VALUE", help="Of --complete: all of these alone, each once.")
+@click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the report calls it; repeat.")
+@click.option("--dry-run", is_flag=True, help="Say what would be corrected. Nothing is written.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+@database_options
+def correct(
+    report: Path,
+    complete: str | None,
+    where: tuple[str, ...],
+    columns: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    database: str | None,
+    file: Path,
+) -> None:
+    """Make the ledger agree with what a provider says of each request, by rows that are added.
+
+    REPORT is CSV, or a JSON object in each line: `request_id`, which is the x-request-id that Penstock sent, and
+    `cost` (dollars) or `cost_nanos`, or tokens, which the configuration's price is asked for: `input_tokens`,
+    `cached_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`, `output_tokens`, `reasoning_tokens`; each token is
+    in one of them. Lines about the same request are added up. The same report again changes nothing.
+
+    With --complete, requests of that time whose worker was killed, and that the report does not name, cost nothing:
+    the provider never got them.
+
+    \b
+    Examples
+      penstock cost correct report.csv --dry-run
+      penstock cost correct usage.jsonl --column request_id=metadata_id --column cost=usd
+      penstock cost correct report.csv --complete 2027-01-01..2027-01-02 --where deployment=openai
+    """
+    from penstock.cli import cost_correct
+    from penstock.stores.corrections import Corrected, Corrections
+
+    span = cost_correct.complete_span(complete, where, _now())
+    reported = cost_correct.read(report, columns)
+    price_of = cost_correct.prices_of(file)
+
+    async def work(opened: Database) -> Corrected:
+        return await Corrections(opened).apply(reported, price_of=price_of, complete=span, write=not dry_run)
+
+    done = _use(database, file, work)
+    if as_json:
+        click.echo(cost_correct.told_json(done, dry_run))
+    else:
+        click.echo("\n".join(cost_correct.render(done, dry_run)))
+    for line in cost_correct.doubts(done):
+        click.echo(line, err=True)
+
+
+@cost.command()
 @click.option("--check", "only_check", is_flag=True, help="Change nothing. Exit code 1 when an hour is wrong.")
 @database_options
 def rebuild(only_check: bool, database: str | None, file: Path) -> int:

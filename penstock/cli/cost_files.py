@@ -1,16 +1,17 @@
-"""Writes rows of one shape to a CSV or a Parquet file, page by page; a file is there as a whole or not at all."""
+"""Writes rows of one shape to a CSV or a Parquet file, page by page; a file is there as a whole or not at all. And
+reads what others wrote."""
 
 from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from penstock.cli.cost_table import cell
 from penstock.cli.mistake import Mistake
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
     from penstock.pricing.focus import Kind, Value
 
 STDOUT: Final = Path("-")
+
+Result = TypeVar("Result")
+
+
+def read_file(path: Path, read: Callable[[IO[str]], Result]) -> Result:
+    """What `read` makes of a text; its ValueError is about what is in there. Raises `Mistake`."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return read(file)
+    except FileNotFoundError:
+        raise Mistake(f"there is no {path}") from None
+    except OSError as error:
+        raise Mistake(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Mistake(f"{path} is not UTF-8 text") from None
+    except ValueError as error:
+        raise Mistake(f"{path}: {error}") from None
 
 
 class Sink(Protocol):

@@ -13,11 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from penstock.cli.config_file import load_file
+from penstock.cli.cost_files import read_file
 from penstock.cli.cost_table import plain
 from penstock.cli.cost_terms import read_where, read_zone
 from penstock.cli.mistake import Mistake
 from penstock.core.money import dollars, read_nanos, show
-from penstock.pricing.invoice import Booked, Comparison, Format, InvoiceError, Line, Tolerance, compare, read_invoice
+from penstock.pricing.invoice import Booked, Comparison, Format, Line, Tolerance, compare, read_invoice
 from penstock.stores.costs import DAY_MICROS, Costs, Question
 from penstock.stores.ledger import Attribute
 
@@ -80,7 +81,7 @@ class Terms(msgspec.Struct, frozen=True):
 async def reconcile_with(costs: Costs, path: Path, terms: Terms) -> Comparison:
     """Raises `Mistake` for the invoice, `StoreFailed`."""
     zone = read_zone(terms.zone)
-    lines = _lines(path, terms)
+    lines: list[Line] = read_file(path, lambda file: read_invoice(file, terms.format))
     first, last = lines[0].day, max(line.day for line in lines)
     if (last - first).days > MOST_DAYS:
         raise Mistake(f"{path} has lines from {first} to {last}: that are more than {MOST_DAYS} days")
@@ -154,20 +155,6 @@ def told_json(found: Comparison) -> bytes:
     ]
     said = {"within": found.within, **amounts(found), "reasons": found.reasons, "lines": lines}
     return msgspec.json.format(msgspec.json.encode(said), indent=2)
-
-
-def _lines(path: Path, terms: Terms) -> list[Line]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return read_invoice(file, terms.format)
-    except FileNotFoundError:
-        raise Mistake(f"there is no {path}") from None
-    except OSError as error:
-        raise Mistake(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Mistake(f"{path} is not UTF-8 text") from None
-    except InvoiceError as error:
-        raise Mistake(f"{path}: {error}") from None
 
 
 def _tolerance(text: str) -> Tolerance:

@@ -76,9 +76,13 @@ def thresholds_of(config: Config) -> dict[str, Notify]:
     around: list[tuple[Whom, Access]] = list(_around_keys(config))
     around += [((("key", key.id),), key) for key in config.keys if key.budget is not None]
     for whom, access in around:
-        if access.budget is not None and not isinstance(access.budget, str):
-            found[f"{_called(whom)}: budget"] = _notify(access.budget)
+        found[f"{_called(whom)}: budget"] = notify_of(access)
     return {name: notify for name, notify in found.items() if notify != _USUAL}
+
+
+def notify_of(access: Access) -> Notify:
+    """When somebody is told of the budget that stands at an organisation, a team or a key."""
+    return _USUAL if access.budget is None else _notify(own_budget(access.budget))
 
 
 def own_limits(whom: Whom, access: Access) -> Iterator[Limit]:

@@ -12,7 +12,7 @@ import msgspec
 from penstock.config.load import load
 from penstock.config.problems import ConfigError, Problem
 from penstock.config.schema import Config, Role
-from penstock.config.units import DURATION_PATTERN, seconds, unix_seconds
+from penstock.config.units import DURATION_PATTERN, instant, seconds, unix_seconds
 from penstock.console.bodies import ConfigText, ForgetUser, LitellmKeys
 from penstock.console.roles import ROLES, Principal
 from penstock.control.litellm_keys import import_keys
@@ -21,7 +21,8 @@ from penstock.control.tenants import Fault, Invalid, Page
 from penstock.control.users import Users
 from penstock.core.clock import Clock
 from penstock.stores.audit import Broken, SqlAuditLog, Verified
-from penstock.stores.ledger import Attribute, By, SqlLedger, Total
+from penstock.stores.costs import Costs, Question
+from penstock.stores.ledger import Attribute, Total
 
 MAX_CONFIG: Final = 256 * 1024  # characters
 _MONTH: Final = 30 * 86_400.0
@@ -48,7 +49,7 @@ class House(msgspec.Struct, frozen=True):
     tenancy: Tenancy
     users: Users
     audit: SqlAuditLog
-    ledger: SqlLedger
+    costs: Costs
     config: Callable[[], Config]
     clock: Clock
     openapi: Callable[[], bytes]
@@ -95,7 +96,7 @@ class LimitView(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     is_budget: bool
     options: dict[str, Any]
-    used: tuple[Use, ...] = ()
+    used: tuple[Use, ...] | None = None  # the most used first; without it, nobody could say
 
 
 # A value for each attribute that was asked for, and the ledger's sums. Token classes do not overlap.
@@ -107,6 +108,17 @@ CostView: Final[Any] = msgspec.defstruct(
     ],
     frozen=True,
 )
+
+
+class CostsView(msgspec.Struct, frozen=True):
+    """`items`, the most expensive first, and `others` together are `total`; `others` stands for `n_others` groups.
+    `missing` are ranges of time whose rows were let go and would have been needed."""
+
+    items: tuple[CostView, ...]
+    n_others: int
+    others: CostView
+    total: CostView
+    missing: tuple[tuple[str, str], ...]
 
 
 class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -222,9 +234,7 @@ async def limits(house: House, asked: Asked) -> Answer:
     config = house.config()
     used = {} if house.usage is None else await house.usage()
     views = [
-        LimitView(
-            name, is_budget, {k: v for k, v in msgspec.to_builtins(one).items() if v is not None}, used.get(name, ())
-        )
+        LimitView(name, is_budget, {k: v for k, v in msgspec.to_builtins(one).items() if v is not None}, used.get(name))
         for is_budget, group in ((False, config.limits), (True, config.budgets))
         for name, one in group.items()
     ]
@@ -236,14 +246,20 @@ async def costs(house: House, asked: Asked) -> Answer:
     by = _attributes(query.get("by", ""))
     since = _moment(query, "since", now - _MONTH)
     until = _moment(query, "until", now)
-    only: dict[By, str | int | None] = {Attribute(name): query[name] for name in ("org", "team") if name in query}
-    totals = await house.ledger.pivot(by, int(since * 1e6), int(until * 1e6), only, _most(asked))
-    views = []
-    for total in totals:
+    only = tuple((Attribute(name), (query[name],)) for name in ("org", "team") if name in query)
+    try:
+        question = Question(by, int(since * 1e6), int(until * 1e6), only, most=_most(asked))
+    except ValueError as error:
+        raise Invalid(Fault("since", str(error))) from None
+    found = await house.costs.sums(question)
+    missing = tuple((instant(since / 1e6), instant(until / 1e6)) for since, until in found.missing)
+
+    def view(total: Total) -> CostView:
         sums = msgspec.structs.asdict(total)
-        group = dict(zip(map(str, by), sums.pop("group"), strict=True))
-        views.append(CostView(group, **sums))
-    return Answer(Page(tuple(views)))
+        return CostView(dict(zip(map(str, by), sums.pop("group"), strict=False)), **sums)
+
+    items = tuple(map(view, found.groups))
+    return Answer(CostsView(items, found.n_others, view(found.others), view(found.total), missing))
 
 
 async def audit(house: House, asked: Asked) -> Answer:

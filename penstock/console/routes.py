@@ -159,12 +159,12 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/costs", act=Act.SEE_COSTS, of=Of.QUERY,
         summary="What was used and what it cost, the most expensive first. Money in nano-dollars.",
-        run=acts.costs, answer=acts.CostView, pages=True,
+        run=acts.costs, answer=acts.CostsView,
         query={
             "by": "Attributes, with commas: org, team, key_id, model, deployment, feature, day, hour...",
             "since": "A day or a time; 30 days ago without it.",
             "until": "Likewise; now without it.",
-            "most": "Groups, from 1 to 500.",
+            "most": "Groups, from 1 to 500; 100 without it. The rest is told as others.",
             **_WHO,
         },
     ),

@@ -19,7 +19,7 @@ from penstock.core.keys import Pepper
 from penstock.http.options import ServerOptions
 from penstock.http.server import Server
 from penstock.stores.audit import SqlAuditLog
-from penstock.stores.ledger import SqlLedger
+from penstock.stores.costs import Costs
 from penstock.stores.sql import Database
 
 MAX_CONNECTIONS = 256
@@ -52,7 +52,7 @@ class AdminServer:
             tenancy=Tenancy(database, config, clock=clock, entropy=entropy, pepper=pepper),
             users=Users(database, clock=clock, pepper=pepper),
             audit=SqlAuditLog(database),
-            ledger=SqlLedger(database),
+            costs=Costs(database),
             config=config,
             clock=clock,
             openapi=handler_document(),

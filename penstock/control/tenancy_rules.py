@@ -12,6 +12,7 @@ import msgspec
 from penstock.config.load import load
 from penstock.config.problems import ConfigError
 from penstock.config.schema import Access, Config, Key, KeyId, Organisation
+from penstock.config.stores import is_reference
 from penstock.control.tenants import Fault, Invalid, Words, options, written
 
 MAX_BYTES: Final = 24 * 1024  # of one organisation, team or key: two of them are in a record of the audit log
@@ -87,6 +88,10 @@ def _check(entry: Mapping[str, Any], forbidden: Mapping[str, str]) -> None:
     faults = [Fault(name, why) for name, why in forbidden.items() if name in entry]
     if any(not name.isidentifier() for name in entry):
         faults.append(Fault("", "has something whose name cannot be that of an option"))
+    budget = entry.get("budget")
+    if isinstance(budget, Mapping) and isinstance(hook := budget.get("webhook"), str) and is_reference(hook):
+        # the gateway would read that for whoever asks
+        faults.append(Fault("budget.webhook", "is the address itself here: references are for the file"))
     if faults:
         raise Invalid(*faults)
     try:

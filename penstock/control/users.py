@@ -10,19 +10,20 @@ from penstock.control.tenants import Fault, Invalid
 from penstock.core.clock import Clock
 from penstock.core.keys import USERS, Pepper, user_hash
 from penstock.stores.audit import SqlAuditLog
+from penstock.stores.costs import Costs, Question
 from penstock.stores.ledger import Attribute, SqlLedger
 from penstock.stores.sql import Database
 
 MAX_USER_BYTES: Final = 1_024
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
-_EVER: Final = 2**62  # microseconds
 
 
 class Users:
     """Every method may raise `Invalid`, and `forget` `StoreFailed`."""
 
     def __init__(self, database: Database, *, clock: Clock, pepper: Pepper | None = None) -> None:
-        self._ledger, self._audit, self._clock = SqlLedger(database), SqlAuditLog(database), clock
+        self._ledger, self._costs, self._audit = SqlLedger(database), Costs(database), SqlAuditLog(database)
+        self._clock = clock
         self._secret = USERS if pepper is None else pepper.user_secret
 
     def hash(self, user: str, org: str) -> str:
@@ -44,8 +45,9 @@ class Users:
         """
         if _HASH.fullmatch(hashed) is None:
             raise Invalid(Fault("user_hash", "must be 32 lower-case hex digits, as in the ledger"))
-        found = await self._ledger.pivot((), 0, _EVER, {Attribute.USER: hashed})
-        n_rows = found[0].requests if found else 0
+        found = await self._costs.sums(Question(only=((Attribute.USER, (hashed,)),)))
         target = f"sha256:{hashlib.sha256(hashed.encode()).hexdigest()[:16]}"
-        await self._audit.append(int(self._clock.wall() * 1e6), by, "user.forget", target, {"rows": n_rows})
+        await self._audit.append(
+            int(self._clock.wall() * 1e6), by, "user.forget", target, {"rows": found.total.requests}
+        )
         return await self._ledger.forget_user(hashed)

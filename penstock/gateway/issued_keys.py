@@ -13,8 +13,9 @@ from math import inf
 import msgspec
 from msgspec import structs
 
-from penstock.config.limits import own_limits
+from penstock.config.limits import notify_of, own_limits
 from penstock.config.schema import Access
+from penstock.config.spec import Notify
 from penstock.config.stored_keys import KeyOptions, read_options, tenant_access, write_options
 from penstock.config.units import instant, unix_seconds
 from penstock.limits.rules import Limit
@@ -81,6 +82,11 @@ class IssuedKeys:
     def limits_of(self, id: str) -> tuple[Limit, ...]:
         """Those that stand at this key itself."""
         return self._limits.get(id, ())
+
+    def notify_of(self, id: str, limit: Limit) -> Notify | None:
+        """When somebody is told of this budget; None where it does not stand at this key itself."""
+        found = self._by_id.get(id)
+        return notify_of(found[0].alike.access) if found and limit in self.limits_of(id) else None
 
     def put(self, stored: StoredKey) -> bool:
         """A key that is new, or in the place of what was known of it. Whether it has other limits of its own now."""

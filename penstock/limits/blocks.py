@@ -109,7 +109,6 @@ class RateBlock:
     __slots__ = (
         "_at",
         "_back",
-        "_back_of",
         "_low",
         "_more",
         "_newer",
@@ -136,8 +135,7 @@ class RateBlock:
         self._newer: Granted | None = None  # the lease of the last `_newer_units` of what is left
         self._newer_units = 0
         self._low = 0
-        self._back = 0  # units that were not used, of `_back_of` or later leases
-        self._back_of: Granted | None = None
+        self._back: dict[int, tuple[Granted, int]] = {}  # units that were not used, by since when they were leased
         self._more = 0  # units that were used beyond what was reserved
         self._per_second = charge.limit / charge.window
         self._used = 0.0
@@ -149,7 +147,7 @@ class RateBlock:
 
     @property
     def unused(self) -> int:
-        return self.left + self._back
+        return self.left + sum([units for _, units in self._back.values()])
 
     def parts(self, size: int) -> list[int]:
         return [size]
@@ -184,15 +182,14 @@ class RateBlock:
             self._more -= unused
             return True
         assert lease is not None
-        self._back += unused
-        if self._back_of is None or lease.since < self._back_of.since:
-            self._back_of = lease
+        _, before = self._back.get(lease.since, (lease, 0))
+        self._back[lease.since] = lease, before + unused
         return True
 
     def tell(self) -> Iterator[tuple[Granted | None, int]]:
-        if self._back and self._back_of is not None:
-            yield self._part(self._back_of, self._back), 0
-            self._back, self._back_of = 0, None
+        back, self._back = self._back, {}
+        for lease, units in back.values():  # as of the oldest of them, the counter would return less of all
+            yield self._part(lease, units), 0
         while self.left > self.most and self.lease is not None:
             of_this = min(self.left - self._newer_units, self.left - self.most)
             yield self._part(self.lease, of_this), 0

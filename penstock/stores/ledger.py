@@ -1,7 +1,7 @@
-"""The ledger: every request once, who it was for and what it cost; and sums of it by anything that it records.
+"""The ledger: every request once, who it was for and what it cost. Sums of it are asked of `stores.costs`.
 
-Rows are inserted and never changed, so that a batch may be sent again whenever nobody knows whether it arrived. Sums
-whose attributes are those of the hourly rollups, over whole hours, are read from there: hundreds of rows, not millions.
+Rows are inserted and never changed, so that a batch may be sent again whenever nobody knows whether it arrived. What
+was spent is read from the hourly rollups as far as they know it: hundreds of rows, not millions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from penstock.stores.entry import CORRECTION, Entry
 from penstock.stores.sql import BIGINT, TEXT, Database, Dialect, Statement, Table, Value
 
 HOUR_MICROS: Final = 3_600_000_000
-MOST_GROUPS: Final = 10_000
 MOST_ENTRIES: Final = 1_000
 AT_ONCE: Final = 5_000  # rows deleted in one transaction: writers wait for no more than that
 HOURS_AT_ONCE: Final = 24
@@ -24,7 +23,7 @@ SPANS_AT_ONCE: Final = 50
 
 
 class Attribute(StrEnum):
-    """What the ledger can be asked by. HOUR and DAY are UTC and answered as the Unix second they begin with."""
+    """What the ledger can be asked by. An hour of UTC is the Unix second that it begins with; days are for `Costs`."""
 
     HOUR = "hour"
     DAY = "day"
@@ -111,20 +110,6 @@ class Ledger(Protocol):
         """All of them, leaving alone those whose request is there already. How many were new."""
         ...
 
-    async def pivot(
-        self,
-        by: Sequence[By],
-        since_micros: int,
-        until_micros: int,
-        only: Mapping[By, str | int | None] | None = None,
-        most: int = MOST_GROUPS,
-    ) -> list[Total]:
-        """Sums for each combination of `by` among requests for which `only` holds, the most expensive first.
-
-        Without `by` one total of them all. Before `kept_since` only what the rollups hold is complete.
-        """
-        ...
-
     async def entries(
         self,
         since_micros: int,
@@ -175,14 +160,6 @@ _SUMS: Final = Total.__struct_fields__[5:]
 # The same words are in the migrations: what is a request, and was estimated, is counted where it is written.
 ESTIMATED: Final = "usage_source in ('provider_partial', 'tokenizer', 'estimate')"
 REQUEST: Final = f"usage_source <> '{CORRECTION}'"
-_COUNTS: Final = (
-    f"sum(case when {REQUEST} then 1 end)",
-    f"sum(case when {REQUEST} and error is not null then 1 end)",
-    "count(*) - count(cost_nanos)",
-    f"sum(case when {ESTIMATED} then 1 end)",
-)
-_OF_ROWS: Final = (*_COUNTS, *(f"sum({name})" for name in _SUMS))
-_OF_HOURS: Final = tuple(f"sum({name})" for name in Total.__struct_fields__[1:])
 _NUMBERS: Final = frozenset({"at_micros", "status", "duration_micros", *_SUMS})
 
 # Rows from a time whose rows were let go have been counted.
@@ -203,36 +180,6 @@ class SqlLedger:
 
     async def append(self, entries: Sequence[Entry]) -> int:
         return await self._database.insert(LEDGER, [msgspec.structs.astuple(entry) for entry in entries])
-
-    async def pivot(
-        self,
-        by: Sequence[By],
-        since_micros: int,
-        until_micros: int,
-        only: Mapping[By, str | int | None] | None = None,
-        most: int = MOST_GROUPS,
-    ) -> list[Total]:
-        only = only or {}
-        whole_hours = since_micros % HOUR_MICROS == 0 == until_micros % HOUR_MICROS
-        rollups = whole_hours and IN_ROLLUPS.issuperset([*by, *only])
-        query = Query(self._database.dialect, rollups)
-        if rollups:
-            query.bound("hour", since_micros // HOUR_MICROS, until_micros // HOUR_MICROS)
-        else:
-            query.bound("at_micros", since_micros, until_micros)
-        for attribute, value in only.items():
-            query.only(attribute, value)
-        groups = [query.column(one) for one in by]
-        sums = (f"cast(coalesce({one}, 0) as bigint)" for one in (_OF_HOURS if rollups else _OF_ROWS))
-        places = ", ".join(str(n) for n in range(1, len(by) + 1))
-        cost = len(by) + Total.__struct_fields__.index("cost_nanos")
-        sql = (
-            f"select {', '.join([*groups, *sums])} from {'ledger_hours' if rollups else 'ledger'} where {query.where}"
-            + (f" group by {places} order by {cost} desc, {places}" if by else "")
-            + f" limit {query.bind(most)}"
-        )
-        rows = await self._database.read(sql, query.values)
-        return [Total(row[: len(by)], *row[len(by) :]) for row in rows]
 
     async def entries(
         self,
@@ -384,8 +331,7 @@ class Query:
             return f"(tags::jsonb ->> {name}::text)"
         if by is Attribute.HOUR:
             return f"({self._hour}) * 3600"
-        if by is Attribute.DAY:
-            return f"({self._hour}) / 24 * 86400"
+        assert by is not Attribute.DAY, "days have a time zone, of which `Costs` knows"
         return by.value
 
 

@@ -15,10 +15,17 @@ from penstock.app.serve import ServeOptions
 from penstock.core.keys import digest
 from tests.app.driver import Running, request, serving
 from tests.app.fake_engine import FakeEngine
+from tests.app.test_books import text_of
 from tests.app.test_serve import never, reload, run, text
+from tests.stores.redis_server import redis_server
 
 ADMIN = f"admin: {{ port: 0, keys: [{{ id: ops, role: owner, sha256: {digest('sk-ops')} }}] }}\n"
 KEYS = f"keys: [{{ id: filed, sha256: {digest('sk-filed')} }}]\n"
+TWO_KEYS = f"keys: [{{ id: filed, sha256: {digest('sk-filed')} }}, {{ id: second, sha256: {digest('sk-second')} }}]\n"
+LIMITS = """\
+limits: { calm: { requests: 600/h, per: key } }
+budgets: { house: { amount: $9, every: month, per: all } }
+"""
 
 
 async def ask(server: Running, method: str, path: str, body: Any = None, key: str = "sk-ops") -> tuple[int, Any]:
@@ -62,6 +69,50 @@ def test_a_key_that_is_made_is_let_in_and_one_that_is_revoked_is_not(tmp_path: P
             assert code == 0, told
 
     run(story())
+
+
+@pytest.mark.parametrize(("workers", "over_redis"), [(1, False), (2, False), (2, True)])
+def test_what_is_used_of_limits_is_told_with_the_fullest_first(tmp_path: Path, workers: int, over_redis: bool):
+    more = TWO_KEYS + ADMIN + LIMITS
+
+    async def story(counters: str) -> None:
+        async with FakeEngine("one") as engine:
+            path = tmp_path / "penstock.yaml"
+            price = "{ input: $0/M, output: $0/M, request: $1 }"
+            path.write_text(text_of(engine, more + counters, price))
+
+            async def used(server: Running, n: int) -> dict[str, Any]:
+                """When the ledger has these requests: until then nobody knows whose counters there are."""
+                while True:
+                    _, costs = await ask(server, "GET", "/costs?by=key_id")
+                    if costs["total"]["requests"] == n:
+                        break
+                    await asyncio.sleep(0.05)
+                items = (await ask(server, "GET", "/limits"))[1]["items"]
+                return {one["name"]: one["used"] for one in items}
+
+            async def use(server: Running) -> None:
+                assert await used(server, 0) == {"calm": [], "house": [{"who": "all", "used": 0, "amount": 9 * 10**9}]}
+                for key in ("sk-filed", "sk-second", "sk-filed"):
+                    assert (await server.chat(key=key))[0] == 200
+                found = await used(server, 3)
+                assert found["house"] == [{"who": "all", "used": 3 * 10**9, "amount": 9 * 10**9}]
+                if over_redis:  # workers have leased more than they have used so far
+                    assert [one["who"] for one in found["calm"]] == ["key filed", "key second"]
+                    return
+                assert found["calm"] == [
+                    {"who": "key filed", "used": 2, "amount": 600},
+                    {"who": "key second", "used": 1, "amount": 600},
+                ]
+
+            code, told = await serving(ServeOptions(config_path=str(path), workers=workers), use)
+            assert code == 0, told
+
+    if over_redis:
+        with redis_server(tmp_path) as url:
+            run(story(f"store: {{ counters: '{url}' }}\n"))
+    else:
+        run(story(""))
 
 
 def test_who_gets_in_follows_the_file(tmp_path: Path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 from msgspec import structs
@@ -48,6 +49,7 @@ from penstock.stores.tenants import creation as tenant_creation
 from penstock.telemetry.metrics import Registry
 from tests.app.driver import Running, serving
 from tests.app.fake_engine import FakeEngine
+from tests.app.test_alerts import Hook
 from tests.app.test_workers import children, metric
 from tests.stores.conftest import empty_schema
 from tests.stores.postgres_server import PostgresServer, postgres_server
@@ -571,6 +573,30 @@ def test_limits_of_a_key_made_at_run_time_hold_as_soon_as_it_does(tmp_path: Path
             stored = structs.replace(key("web"), attributes=limited)
             await with_database(options.database, lambda database: SqlKeys(database).create(stored))
             await until(lambda: charges(rules, Account(key="web")) != ())
+
+    run(story())
+
+
+def test_a_budget_of_a_key_made_at_run_time_is_told_of_when_and_where_it_says(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Hook(204) as hook:
+            options, told = sqlite(tmp_path), []
+            budget = {"amount": "$100", "every": "month", "notify": ["10%"], "webhook": hook.url}
+            async with books(options, told=told) as one:
+                assert one.issued is not None
+                rules = one._rules = Rules((), own=one.issued.limits_of)
+                for id, written in (("web", budget), ("plain", "$100/month")):
+                    attributes = write_options(msgspec.convert({"budget": written}, KeyOptions))
+                    one.issued.put(structs.replace(key(id), digest=digest(id), attributes=attributes))
+                for id, spent in (("web", 9), ("web", 11), ("plain", 11), ("plain", 81)):
+                    applied = rules.apply(Account(key=id), Amounts(1, 1, 1), NOW)
+                    one.crossed(applied.limits[0], applied.charges[0], 0, spent * 10**9)
+                await hook.taken.wait()
+            assert [line.partition(";")[0] for line in told] == [
+                "key web: budget: 10% of $100.00 spent this month is reached",
+                "key plain: budget: 80% of $100.00 spent this month is reached",
+            ]
+            assert [body["percent"] for body in hook.bodies] == [10]
 
     run(story())
 

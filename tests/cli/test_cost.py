@@ -14,6 +14,7 @@ from penstock.core.clock import SystemClock
 from penstock.pricing.focus import FOCUS, NOT_APPLICABLE
 from penstock.stores.databases import open_database
 from penstock.stores.entry import Entry
+from penstock.stores.flight import GATEWAY_CRASHED
 from penstock.stores.ledger import HOUR_MICROS, SqlLedger
 from penstock.stores.migrate import migrate
 from penstock.stores.sql import Statement
@@ -332,6 +333,107 @@ def test_an_invoice_that_cannot_be_read_is_a_mistake_that_names_its_line(books, 
     ran = books("cost", "reconcile", invoice(text))
     assert (ran.code, ran.out) == (2, "")
     assert words in ran.err and "Traceback" not in ran.err
+
+
+# corrections
+
+IN_THE_PAST = ("--complete", "2025-01-01..2025-01-02")
+
+
+@pytest.fixture
+def crashed(penstock):
+    """Two requests whose worker was killed, of two providers, and one that ended well."""
+    at = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+    killed = {"model": "chat", "error": GATEWAY_CRASHED, "usage_source": "estimate", "input_tokens": 10}
+    keep(
+        Entry("r1", at, deployment="paid", cost_nanos=9_000, output_tokens=100, **killed),
+        Entry("r2", at, deployment="other", cost_nanos=5_000, output_tokens=50, **killed),
+        Entry("r3", at, deployment="paid", model="chat", cost_nanos=700),
+    )
+    return penstock
+
+
+def report(*lines, name="report.csv"):
+    Path(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8-sig")
+    return name
+
+
+def total(penstock):
+    return json.loads(penstock("cost", "--json", "--from", "2025-01").out)["total"]
+
+
+def test_a_report_makes_the_ledger_say_what_the_provider_does_and_again_changes_nothing(crashed):
+    name = report("request_id,cost_nanos", "r1,4000", "r3,700", "r9,1")
+    ran = crashed("cost", "correct", name)
+    assert (ran.code, ran.out) == (0, "Corrected 1 request by -$0.000005; of 1 the ledger said the same.\n")
+    assert ran.err == "The ledger does not have 1 request of the report: r9.\n"
+    assert (total(crashed)["cost_nanos"], total(crashed)["requests"]) == (4_000 + 5_000 + 700, 3)
+    again = crashed("cost", "correct", name)
+    assert again.out == "Corrected 0 requests by $0.00; of 2 the ledger said the same.\n"
+    assert total(crashed)["cost_nanos"] == 4_000 + 5_000 + 700
+
+
+def test_what_a_complete_report_does_not_name_costs_nothing_where_it_is_complete(crashed):
+    name = report("request_id,cost_nanos", "r3,700")
+    assert crashed("cost", "correct", name).out.startswith("Corrected 0 requests")
+    before = crashed("cost", "correct", name, "--complete", "2024-12-31..2025-01-01")
+    assert before.out.startswith("Corrected 0 requests")
+    ran = crashed("cost", "correct", name, *IN_THE_PAST, "--where", "deployment=paid")
+    assert ran.out.splitlines() == [
+        "Corrected 1 request by -$0.000009; of 1 the ledger said the same.",
+        "Of those, 1 request crashed before the provider got it, and cost nothing.",
+    ]
+    assert total(crashed)["cost_nanos"] == 5_000 + 700
+
+
+def test_a_dry_run_says_what_would_be_corrected_and_writes_nothing(crashed):
+    name = report("request_id,cost_nanos", "r1,9001", "r8,1")
+    ran = crashed("cost", "correct", name, "--dry-run", "--json", *IN_THE_PAST)
+    assert json.loads(ran.out) == {
+        "dry_run": True,
+        "agreed": 0,
+        "corrected": 2,
+        "unknown": 1,
+        "some_unknown": ["r8"],
+        "unpriced": 0,
+        "never_got": 1,
+        "difference_nanos": -4_999,
+        "difference": "-0.000004999",
+    }
+    assert crashed("cost", "correct", name, "--dry-run").out.startswith("Would correct 1 request by +$0.000000001;")
+    assert total(crashed)["cost_nanos"] == 9_000 + 5_000 + 700
+
+
+def test_tokens_that_a_report_counts_are_paid_for_as_the_configuration_says(crashed):
+    price = "{ input: $1/M, output: $3/M }"
+    Path("penstock.yaml").write_text(CONFIG.replace("paid: {", f"paid: {{ price: {price},"))
+    name = report('{"meta": "r1", "input_tokens": 4, "in": 1}', '{"meta": "r2", "in": 7}', name="report.jsonl")
+    ran = crashed("cost", "correct", name, "--column", "request_id=meta", "--column", "output_tokens=in")
+    assert ran.out.startswith("Corrected 1 request by -$0.000002;")  # 4 x 1,000 + 1 x 3,000, and not 9,000
+    assert ran.err == "Of 1 request nobody says what it cost; it was left as it is.\n"
+    assert (total(crashed)["cost_nanos"], total(crashed)["output_tokens"]) == (7_000 + 5_000 + 700, 1 + 50)
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "words"),
+    [
+        (["request_id,cost", "r1,much"], [], "report.csv: line 2: cost is an amount of dollars, not 'much'"),
+        (["id,cost", "r1,1"], [], "report.csv: line 2: it has no 'request_id'"),
+        ([], ["--column", "id=request_id"], "--column is OURS=THEIRS; ours are request_id, input_tokens"),
+        ([], ["--where", "model=m"], "it belongs to --complete"),
+        ([], ["--complete", "2025-01-01"], "--complete is FROM..TO"),
+        ([], ["--complete", "2025-01-02..2025-01-01"], "ends before it begins"),
+        ([], ["--complete", "2025-01-01..9999-01-01"], "ends in the future"),
+        ([], [*IN_THE_PAST, "--where", "model=a", "--where", "model=b"], "one text for each word"),
+        ([], [*IN_THE_PAST, "--where", "day=2025-01-01"], "one text for each word"),
+        ([], [*IN_THE_PAST, "--where", "tag:a=b"], "one text for each word"),
+    ],
+)
+def test_a_report_that_cannot_be_applied_is_a_mistake_and_changes_nothing(crashed, lines, options, words):
+    ran = crashed("cost", "correct", report(*lines), *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err and "Traceback" not in ran.err
+    assert total(crashed)["cost_nanos"] == 9_000 + 5_000 + 700
 
 
 # the books themselves

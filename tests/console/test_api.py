@@ -70,6 +70,7 @@ def test_an_organisation_a_team_and_a_key_are_made_looked_at_and_revoked(console
         ("GET", "/keys/%ff", None, 400, "malformed", "not UTF-8"),
         ("GET", "/costs?by=mood", None, 400, "invalid", "there are hour, day, org"),
         ("GET", "/costs?since=soon", None, 400, "invalid", "since must be a day"),
+        ("GET", "/costs?since=2027-02-01", None, 400, "invalid", "does not end before it begins"),
         ("POST", "/keys/web/rotate", {"overlap": "7"}, 400, "invalid", "must be a duration"),
         ("POST", "/users/forget", {}, 400, "invalid", "exactly one of"),
         ("POST", "/users/forget", {"user_hash": "ann"}, 400, "invalid", "32 lower-case hex digits"),
@@ -214,16 +215,24 @@ def test_costs_are_told_by_what_was_asked_for(console):
         Entry("r3", at, org="globex", model="embed", cost_nanos=None, error="x"),
     ]
     console.loop.run(SqlLedger(console.database).append(rows))
-    total = console.ask("GET", "/costs").json["items"]
-    assert (total[0]["cost_nanos"], total[0]["requests"], total[0]["unpriced"]) == (12, 3, 1)
+    whole = console.ask("GET", "/costs").json
+    assert (whole["total"]["cost_nanos"], whole["total"]["requests"], whole["total"]["unpriced"]) == (12, 3, 1)
+    assert (whole["items"], whole["n_others"], whole["missing"]) == ([], 0, [])
     by = console.ask("GET", "/costs?by=org,team").json["items"]
     assert [(one["group"], one["cost_nanos"]) for one in by] == [
         ({"org": "acme", "team": "ads"}, 7),
         ({"org": "acme", "team": "search"}, 5),
         ({"org": "globex", "team": ""}, 0),
     ]
-    assert console.ask("GET", "/costs?team=ads").json["items"][0]["cost_nanos"] == 7
-    assert console.ask("GET", "/costs?until=2027-01-01").json["items"][0]["requests"] == 0
+    dearest = console.ask("GET", "/costs?by=team&most=1").json
+    assert [one["group"] for one in dearest["items"]] == [{"team": "ads"}]
+    assert (dearest["n_others"], dearest["others"]["cost_nanos"], dearest["total"]["cost_nanos"]) == (2, 5, 12)
+    assert console.ask("GET", "/costs?team=ads").json["total"]["cost_nanos"] == 7
+    assert console.ask("GET", "/costs?until=2027-01-01").json["total"]["requests"] == 0
+    assert [one["group"] for one in console.ask("GET", "/costs?by=day").json["items"]] == [{"day": "2027-01-15"}]
+    console.loop.run(SqlLedger(console.database).let_go(at))
+    gone = console.ask("GET", "/costs?by=user_hash&since=2027-01-15").json["missing"]
+    assert gone == [["2027-01-15T00:00:00Z", "2027-01-15T05:00:00Z"]]
     theirs = console.ask("GET", "/costs?by=org", key=KEYS["acme"]).json["items"]
     assert [one["group"] for one in theirs] == [{"org": "acme"}]
 

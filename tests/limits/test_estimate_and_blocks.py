@@ -108,17 +108,19 @@ def test_a_block_of_a_rate_asks_in_good_time_and_knows_which_lease_its_units_are
     assert (mine.left, mine.lease) == (100, third)
 
 
-def test_what_was_not_used_of_a_rate_goes_back_as_of_its_oldest_lease():
+def test_what_was_not_used_of_a_rate_goes_back_each_part_as_of_its_own_lease():
     mine, first, second = RateBlock(charge(8000), 1000), lease(100, 1), lease(100, 2)
     mine.add(first)
     mine.add(second)
     mine.take(100, 0.0)
     assert mine.settle(60, 20, second)
     assert mine.settle(40, 39, first)
+    assert mine.settle(9, 8, second)
     assert not mine.settle(10, 10, second)
     assert mine.settle(5, 12, second)  # more than was reserved
-    (back, cost), beyond = mine.tell()
-    assert (back.charges[0].cost, back.since, cost) == (41, 1, 0)
+    assert mine.unused == 100 + 42
+    *back, beyond = mine.tell()
+    assert [(part.charges[0].cost, part.since, cost) for part, cost in back] == [(41, 2, 0), (1, 1, 0)]
     assert beyond == (None, 7)
     assert list(mine.tell()) == []
     assert mine.left == 100

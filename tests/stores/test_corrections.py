@@ -14,12 +14,12 @@ from penstock.pricing.prices import Price, Row, schedules
 from penstock.pricing.rates import Rates
 from penstock.pricing.usage_report import TOKENS, Reported
 from penstock.stores.corrections import AT_ONCE, Corrections
-from penstock.stores.costs import Costs, Question
 from penstock.stores.databases import open_database
 from penstock.stores.entry import CORRECTION, Entry
 from penstock.stores.flight import GATEWAY_CRASHED
 from penstock.stores.ledger import HOUR_MICROS, Attribute, Span, SqlLedger
 from penstock.stores.migrate import migrate
+from tests.stores.sums import sums
 
 EVERYTHING = Span((), 0, HOUR_MICROS)
 
@@ -64,10 +64,9 @@ def test_a_correction_is_no_request_and_no_error_in_any_sum(loop, database, ledg
     loop.run(ledger.append([crashed("r1")]))
     loop.run(corrections.apply([Reported("r1", None, 1)]))
     for since in (0, 1):  # from the rollups, and from the rows
-        (total,) = loop.run(ledger.pivot([], since, HOUR_MICROS))
+        (total,) = loop.run(sums(database, [], since, HOUR_MICROS))
         assert (total.requests, total.errors, total.estimated, total.cost_nanos) == (1, 1, 1, 1)
-        assert loop.run(Costs(database).sums(Question(since_micros=since, until_micros=HOUR_MICROS))).total == total
-    by_error = loop.run(ledger.pivot([Attribute.ERROR], 0, HOUR_MICROS))
+    by_error = loop.run(sums(database, [Attribute.ERROR], 0, HOUR_MICROS))
     assert [(one.group, one.requests, one.cost_nanos) for one in by_error] == [((GATEWAY_CRASHED,), 1, 1)]
     assert loop.run(ledger.disagreeing_hours(0, HOUR_MICROS)) == []
 
@@ -95,11 +94,11 @@ def test_a_later_report_corrects_an_earlier_one(loop, ledger, corrections):
     assert loop.run(ledger.spent([EVERYTHING])) == [15]
 
 
-def test_a_price_that_nobody_knew_is_known_afterwards(loop, ledger, corrections):
+def test_a_price_that_nobody_knew_is_known_afterwards(loop, database, ledger, corrections):
     loop.run(ledger.append([crashed("r1", nanos=None)]))
     assert loop.run(corrections.apply([Reported("r1", None, 12)])).nanos == 12
     assert loop.run(ledger.spent([EVERYTHING])) == [12]
-    (total,) = loop.run(ledger.pivot([], 0, HOUR_MICROS))
+    (total,) = loop.run(sums(database, [], 0, HOUR_MICROS))
     assert total.priced and not structs.replace(total, cost_nanos=0).priced
 
 
@@ -144,7 +143,7 @@ def test_two_who_correct_the_same_at_once_correct_it_once(url):
         await ledger.append([crashed(f"r{n}") for n in range(50)])
         report = [Reported(f"r{n}", (1, 0, 0, 0, n, 0), n) for n in range(50)]
         await asyncio.gather(*(Corrections(database).apply(report) for database in databases))
-        (total,) = await ledger.pivot([], 0, HOUR_MICROS)
+        (total,) = await sums(databases[0], [], 0, HOUR_MICROS)
         assert (total.cost_nanos, total.output_tokens) == (sum(range(50)), sum(range(50)))
         for database in databases:
             await database.close()
@@ -167,7 +166,7 @@ REPORTS = st.lists(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(booked=ENTRIES, reports=REPORTS)
-def test_after_any_reports_each_request_costs_what_was_said_last(loop, ledger, corrections, booked, reports):
+def test_after_any_reports_each_request_costs_what_was_said_last(loop, database, ledger, corrections, booked, reports):
     """Each example has an hour of its own."""
     hour = next(_hours)
     begin, end = hour * HOUR_MICROS, (hour + 1) * HOUR_MICROS
@@ -188,7 +187,7 @@ def test_after_any_reports_each_request_costs_what_was_said_last(loop, ledger, c
                 if id in expected:
                     expected[id] = (expected[id][0] if tokens is None else tokens, nanos)
             assert (await corrections.apply(told)).corrected == 0
-        (total,) = await ledger.pivot([], begin, end)
+        (total,) = await sums(database, [], begin, end)
         assert total.cost_nanos == sum(nanos for _, nanos in expected.values())
         assert total.requests == len(expected)
         for number, name in enumerate(TOKENS):

@@ -10,12 +10,13 @@ from msgspec import structs
 from penstock.stores.audit import SqlAuditLog, Verified
 from penstock.stores.base import StoreFailed, StoreRefused
 from penstock.stores.databases import open_database
-from penstock.stores.entry import Entry
+from penstock.stores.entry import CORRECTION, Entry
 from penstock.stores.keys import SqlKeys, StoredKey
 from penstock.stores.ledger import HOUR_MICROS, LEDGER, Attribute, SqlLedger
 from penstock.stores.migrate import TABLE, SchemaMismatch, check_schema, migrate, migrations, schema_status
 from penstock.stores.sql import Dialect, Statement
 from penstock.stores.tenants import SqlTenants, StoredTenant, creation
+from tests.stores.sums import sums
 
 NEWEST = len(migrations(Dialect.SQLITE))
 
@@ -110,7 +111,8 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(url, monkeypatch):
 
 @pytest.mark.parametrize("version", range(NEWEST))
 def test_what_was_kept_under_every_earlier_schema_is_there_after_the_upgrade(url, version):
-    old = Entry("old", 7 * HOUR_MICROS, org="acme", model="m", input_tokens=3, cost_nanos=5)
+    old = Entry("old", 7 * HOUR_MICROS, org="acme", model="m", input_tokens=3, cost_nanos=5, usage_source="estimate")
+    more = Entry("old+correction", 7 * HOUR_MICROS, org="acme", model="m", usage_source=CORRECTION, cost_nanos=-1)
     fresh = Entry("fresh", 7 * HOUR_MICROS + 1, org="acme", model="m", output_tokens=2)
     key = StoredKey("web", "d1", "acme", "", "{}", 1.0)
     team = StoredTenant("acme", "search", '{"models":["m"]}', 2.0)
@@ -125,11 +127,11 @@ def test_what_was_kept_under_every_earlier_schema_is_there_after_the_upgrade(url
         if version >= 3:
             assert await database.write_all(creation(team)) is None
         await migrate(database, now=0.0)
-        assert await ledger.append([old, fresh]) == (1 if version else 2)
-        assert await ledger.entries(0, 8 * HOUR_MICROS) == [old, fresh]
-        (total,) = await ledger.pivot([Attribute.HOUR], 0, 8 * HOUR_MICROS)
-        assert (total.group, total.requests, total.unpriced) == ((7 * 3600,), 2, 1)
-        assert (total.input_tokens, total.output_tokens, total.cost_nanos) == (3, 2, 5)
+        assert await ledger.append([old, more, fresh]) == (2 if version else 3)
+        assert await ledger.entries(0, 8 * HOUR_MICROS) == [old, more, fresh]
+        (total,) = await sums(database, [Attribute.HOUR], 0, 8 * HOUR_MICROS)
+        assert (total.group, total.requests, total.unpriced, total.estimated) == ((7 * 3600,), 2, 1, 1)
+        assert (total.input_tokens, total.output_tokens, total.cost_nanos) == (3, 2, 4)
         assert await ledger.disagreeing_hours(0, 8 * HOUR_MICROS) == []
         assert await keys.create(key) == (version == 0)
         assert (await keys.get("web")).digest == "d1"

@@ -1,5 +1,8 @@
--- A correction is money and tokens of a request that has a row already, and not another request. Until here, nobody wrote
--- corrections, so that no hour has to be derived again.
+-- How many requests of an hour were not counted to the end by whoever answered, so that sums say how far they can be
+-- trusted without a look at the rows. Hours whose rows have been let go before this count none.
+alter table ledger_hours add column estimated bigint not null default 0;
+
+-- A correction is money and tokens of a request that has a row already, and not another request.
 drop view ledger_by_hour;
 create view ledger_by_hour as select
     at_micros / 3600000000 as hour,
@@ -45,3 +48,12 @@ create trigger ledger_adds_hours after insert on ledger begin
         duration_micros = duration_micros + excluded.duration_micros,
         estimated = estimated + excluded.estimated;
 end;
+
+delete from ledger_hours where hour >= (select since_micros from ledger_kept) / 3600000000;
+insert into ledger_hours
+    select * from ledger_by_hour where hour >= (select since_micros from ledger_kept) / 3600000000;
+
+-- What a key or a team has spent this month is asked for when a gateway first meets its budget: hours of others are not
+-- to be read for it. (Those of a user are in the ledger alone, by `ledger_user`.)
+create index ledger_hours_key on ledger_hours (key_id, hour);
+create index ledger_hours_team on ledger_hours (org, team, hour);

@@ -2,11 +2,12 @@
 -- trusted without a look at the rows. Hours whose rows have been let go before this count none.
 alter table ledger_hours add column estimated bigint not null default 0;
 
+-- A correction is money and tokens of a request that has a row already, and not another request.
 create or replace view ledger_by_hour as select
     at_micros / 3600000000 as hour,
     org, team, key_id, feature, model, deployment, endpoint, cache,
-    count(*) as requests,
-    count(error) as errors,
+    count(*) filter (where usage_source <> 'correction') as requests,
+    count(error) filter (where usage_source <> 'correction') as errors,
     count(*) - count(cost_nanos) as unpriced,
     cast(sum(input_tokens) as bigint) as input_tokens,
     cast(sum(cached_tokens) as bigint) as cached_tokens,
@@ -27,8 +28,8 @@ begin
     insert into ledger_hours as hours select
         at_micros / 3600000000 as hour,
         org, team, key_id, feature, model, deployment, endpoint, cache,
-        count(*) as requests,
-        count(error) as errors,
+        count(*) filter (where usage_source <> 'correction') as requests,
+        count(error) filter (where usage_source <> 'correction') as errors,
         count(*) - count(cost_nanos) as unpriced,
         cast(sum(input_tokens) as bigint) as input_tokens,
         cast(sum(cached_tokens) as bigint) as cached_tokens,
@@ -64,3 +65,8 @@ end $$;
 delete from ledger_hours where hour >= (select since_micros from ledger_kept) / 3600000000;
 insert into ledger_hours
     select * from ledger_by_hour where hour >= (select since_micros from ledger_kept) / 3600000000;
+
+-- What a key or a team has spent this month is asked for when a gateway first meets its budget: hours of others are not
+-- to be read for it. (Those of a user are in the ledger alone, by `ledger_user`.)
+create index ledger_hours_key on ledger_hours (key_id, hour);
+create index ledger_hours_team on ledger_hours (org, team, hour);
