@@ -19,7 +19,8 @@ from penstock.limits.estimate import Estimates
 from penstock.limits.headers import rate_headers
 from penstock.limits.refusal import refusal
 from penstock.limits.rules import Account, Amounts, Applied, Limit, Meter
-from penstock.pricing.cost import UNPRICED, Cost, cost_of, max_cost_nanos
+from penstock.pricing.bill import UNPRICED, Cost
+from penstock.pricing.cost import cost_of, max_cost_nanos
 from penstock.pricing.prices import Price, Row
 from penstock.stores.base import Counters, CountersUnavailable
 from penstock.stores.entry import Entry, entry_of

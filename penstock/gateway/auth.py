@@ -18,7 +18,7 @@ from penstock.core.errors import (
 from penstock.core.keys import PREFIX, well_formed
 from penstock.core.request import ANYONE, Caller, Endpoint
 from penstock.gateway.exchange import Exchange
-from penstock.gateway.keyring import Terms
+from penstock.gateway.known_key import Terms
 from penstock.gateway.peer import address_of
 from penstock.gateway.plane import Plane
 

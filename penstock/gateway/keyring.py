@@ -5,40 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from math import inf
 from typing import Final
 
-import msgspec
 from msgspec import structs
 
-from penstock.config.spec import GrantSpec, KeySpec, PlaneSpec, Scope
+from penstock.config.spec import GrantSpec, KeySpec, PlaneSpec
 from penstock.config.tenancy import narrowed
 from penstock.core.keys import USERS, Pepper
-from penstock.core.request import Caller, Endpoint
+from penstock.core.request import Caller
 from penstock.gateway.issued_keys import Alike, Issued, IssuedKeys
+from penstock.gateway.known_key import Known, Terms
 
 REMEMBERED: Final = 10_000  # issued keys, and kinds of them: what one may do in this plane is worked out in 10 us
-
-
-class Terms(msgspec.Struct, frozen=True):
-    """What a known key is held to at each request. Times are Unix seconds; None is everything."""
-
-    revoked: float = inf
-    expires: float = inf
-    replaced: float = inf  # the key was replaced by another, and works until then
-    not_before: float = -inf
-    scopes: frozenset[Scope] | None = None
-    endpoints: frozenset[Endpoint] | None = None
-    networks: tuple[IPv4Network | IPv6Network, ...] | None = None
-
-
-class Known(msgspec.Struct, frozen=True, gc=False):
-    """A key: whose it is, and `terms` that keys alike share; None where there are none, as for most."""
-
-    digest: bytes
-    caller: Caller
-    terms: Terms | None
 
 
 class Keyring:

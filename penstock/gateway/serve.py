@@ -44,7 +44,7 @@ from penstock.gateway.plane import Plane, Route
 from penstock.gateway.relay import Relay
 from penstock.gateway.stored_responses import StoredResponses
 from penstock.gateway.try_upstreams import Try, TryUpstreams
-from penstock.pricing.cost import Cost
+from penstock.pricing.bill import Cost
 from penstock.resilience.failures import for_caller
 from penstock.stores.counters_memory import MemoryCounters
 from penstock.stores.memory import MemoryResponses

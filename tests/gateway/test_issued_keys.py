@@ -11,7 +11,8 @@ from penstock.config.stored_keys import KeyOptions, read_options, write_options
 from penstock.core.keys import Pepper
 from penstock.core.request import Caller, Priority
 from penstock.gateway.issued_keys import IssuedKeys
-from penstock.gateway.keyring import Keyring, Terms
+from penstock.gateway.keyring import Keyring
+from penstock.gateway.known_key import Terms
 from penstock.limits.rules import Account, Amounts, Rules
 from penstock.stores.keys import StoredKey
 from penstock.stores.tenants import StoredTenant

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from penstock.core.money import round_to_nanos
 from penstock.core.request import Usage
-from penstock.pricing.cost import UNPRICED, Media, amounts, cost_of, max_cost_nanos
+from penstock.pricing.bill import UNPRICED, Media
+from penstock.pricing.cost import amounts, cost_of, max_cost_nanos
 from penstock.pricing.prices import Price, free_row
 from penstock.pricing.rates import INPUT, OUTPUT, Rates, Tier
 from tests.pricing.worlds import NOW, any_media, any_price, any_rates, any_usage, counts, price, rates, services

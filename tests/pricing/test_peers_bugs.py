@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from penstock.core.request import Usage
-from penstock.pricing.cost import Media, cost_of
+from penstock.pricing.bill import Media
+from penstock.pricing.cost import cost_of
 from penstock.wire.anthropic.answer_shapes import Tokens
 from penstock.wire.anthropic.usage import usage_of as usage_of_claude
 from penstock.wire.openai_shapes import TokenCounts

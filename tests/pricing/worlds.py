@@ -5,7 +5,7 @@ from datetime import date
 from hypothesis import strategies as st
 
 from penstock.core.request import Usage
-from penstock.pricing.cost import Media
+from penstock.pricing.bill import Media
 from penstock.pricing.prices import Price, Row, schedules
 from penstock.pricing.rates import CLASSES, ITEMS, PICOS_PER_TOKEN, Rates, Tier, dollars_per_million
 
