@@ -41,16 +41,21 @@ class Keyring:
         "user_secret",
     )
 
-    def __init__(self, spec: PlaneSpec, pepper: Pepper | None, issued: IssuedKeys | None = None) -> None:
-        self._known: dict[bytes, Known] = {}
+    def __init__(
+        self,
+        spec: PlaneSpec,
+        pepper: Pepper | None,
+        issued: IssuedKeys | None = None,
+        known: dict[bytes, Known] | None = None,
+    ) -> None:
+        """`known` are the keys of `spec` in another one's form, which is not changed."""
+        self._known = {one.digest[:8]: one for one in _known(spec)} if known is None else known
         self._pepper = pepper
         self._issued = issued
         self._generation = -1  # of the tenants that are made at run time
         self._plain = pepper is None or issued is not None or any(_has_plain(key) for key in spec.keys)
         self.proxies = tuple(map(ip_network, spec.trusted_proxies))
         self.user_secret = USERS if pepper is None else pepper.user_secret
-        for known in _known(spec):
-            self._known[known.digest[:8]] = known
         self._surround(spec)
 
     def __len__(self) -> int:
@@ -59,11 +64,7 @@ class Keyring:
 
     def within(self, spec: PlaneSpec) -> Keyring:
         """The same keys, where only what is around issued ones has changed."""
-        ring = object.__new__(Keyring)
-        for name in Keyring.__slots__:
-            setattr(ring, name, getattr(self, name))
-        ring._surround(spec)
-        return ring
+        return Keyring(spec, self._pepper, self._issued, self._known)
 
     def find(self, key: bytes) -> Known | None:
         """None for a key that nobody was given."""
