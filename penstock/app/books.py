@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from datetime import UTC, tzinfo
 from pathlib import Path
 from random import Random
@@ -254,6 +255,8 @@ class Books:
                 return shared
             except (OSError, CountersUnavailable) as error:
                 raise StartError(f"The workers cannot count together in {directory}: {error}") from None
+        if find_spec("hiredis") is None:
+            raise StartError("store.counters needs hiredis. Install it with: pip install 'penstock[redis]'")
         from penstock.stores.counters_fallback import FallbackCounters
         from penstock.stores.counters_leased import FRESH, LeasedCounters
         from penstock.stores.counters_redis import RedisCounters

@@ -486,20 +486,30 @@ def test_a_worker_alone_counts_in_memory_several_in_a_file_and_hosts_in_redis(tm
         run(story(url))
 
 
-def test_an_address_of_counters_that_is_none_is_a_sentence() -> None:
-    async def story(place: str) -> None:
+def refused_counters(place: str) -> str:
+    async def story() -> None:
         async with books(BooksOptions(counters=place)):
             raise AssertionError
 
-    for place, says in (("http://x", "begins with redis://"), ("env:NOT_SET", "NOT_SET")):
-        with pytest.raises(BaseException) as refused:  # noqa: PT011 - in a group or alone
-            run(story(place))
-        error = refused.value
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        assert isinstance(error, StartError)
-        assert "store.counters" in str(error)
-        assert says in str(error)
+    with pytest.raises(BaseException) as refused:  # noqa: PT011 - in a group or alone
+        run(story())
+    error = refused.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, StartError)
+    return str(error)
+
+
+@pytest.mark.parametrize(("place", "says"), [("http://x", "begins with redis://"), ("env:NOT_SET", "NOT_SET")])
+def test_an_address_of_counters_that_is_none_is_a_sentence(place: str, says: str) -> None:
+    told = refused_counters(place)
+    assert "store.counters" in told
+    assert says in told
+
+
+def test_counters_in_redis_without_its_library_are_a_sentence_that_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setattr("penstock.app.books.find_spec", lambda name: None)
+    assert "pip install 'penstock[redis]'" in refused_counters("redis://127.0.0.1:1")
 
 
 # --- keys made at run time ---
