@@ -102,7 +102,10 @@ def fuzz(name: str, arguments: list[str]) -> None:
             target(data)
             if n % INPUTS_PER_TIMING == 0:
                 small, data = repeated(data, SMALL), repeated(data, LARGE)
-                check_growth(_seconds(target, small), _seconds(target, data))
+                try:
+                    check_growth(_seconds(target, small), _seconds(target, data))
+                except AssertionError:  # the machine may have been busy for a moment
+                    check_growth(_seconds(target, small, 20), _seconds(target, data, 20))
         except Exception as error:  # noqa: BLE001  that is what we are looking for
             frames = traceback.extract_tb(error.__traceback__)
             place = f"{name} {type(error).__name__} {frames[-1].filename}:{frames[-1].lineno}"
@@ -141,9 +144,9 @@ def check_growth(small: float, large: float) -> None:
     assert large < 0.05 or large < 3 * (LARGE / SMALL) * small, f"{small:.3f} s became {large:.3f} s"
 
 
-def _seconds(target: Callable[[bytes], None], data: bytes) -> float:
+def _seconds(target: Callable[[bytes], None], data: bytes, n: int = 3) -> float:
     times = []
-    for _ in range(3):
+    for _ in range(n):
         began = time.process_time()
         target(data)
         times.append(time.process_time() - began)
