@@ -611,10 +611,9 @@ def test_a_budget_of_a_key_made_at_run_time_is_told_of_when_and_where_it_says(tm
     run(story())
 
 
-def test_a_hundred_thousand_keys_are_read_in_two_seconds_and_120_mb(tmp_path: Path) -> None:
-    """Two seconds of this process's time: what others of the machine do is not ours."""
+def test_a_hundred_thousand_keys_take_less_than_120_mb(tmp_path: Path) -> None:
+    """How long they take is measured by `make bench-limits`."""
     import resource
-    import time
 
     async def story() -> None:
         options = sqlite(tmp_path)
@@ -632,12 +631,11 @@ def test_a_hundred_thousand_keys_are_read_in_two_seconds_and_120_mb(tmp_path: Pa
             ],
         )
         await database.close()
-        before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         async with books(options) as one:
             assert one.issued is not None
             assert len(one.issued) == 100_000
-            assert time.process_time() - before[0] < 2.0
-            assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before[1]) / 1024 < 120
+            assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 120
             ring = Keyring(plane_spec({}), None, one.issued)
             known = ring.find(b"99999")
             assert known is not None

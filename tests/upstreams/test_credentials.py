@@ -363,7 +363,7 @@ def signed(signer: SigV4, path: str, body: bytes) -> dict[str, str]:
         signer.close()
         return lines(headers)
 
-    return run(main)
+    return in_virtual_time(main)
 
 
 def by_botocore(monkeypatch, clock, keys, path, body, host=HOST, region="us-east-1", service="bedrock"):
