@@ -42,10 +42,11 @@ Crossed = Callable[[Limit, Charge, int, int], object]
 class Bill:
     """One request's: whom it is for, what was reserved for it, what its answer may cost."""
 
-    __slots__ = ("applied", "attribution", "capped", "expected", "granted", "nanos", "slot")
+    __slots__ = ("applied", "at", "attribution", "capped", "expected", "granted", "nanos", "slot")
 
     def __init__(self, attribution: Attribution) -> None:
         self.attribution = attribution
+        self.at = 0.0  # Unix seconds, when it was opened; only where something holds for it
         self.slot = NONE  # where it stands while it is in flight
         self.capped = False  # it says how long its answer may be
         self.expected = 0  # tokens that its answer is taken to have
@@ -96,7 +97,7 @@ class Accounting:
             return bill
         bill.capped = is_capped(request)
         bill.expected = expected = self._expected(request, bill.capped)
-        wall = plane.clock.wall()
+        bill.at = wall = plane.clock.wall()
         if rules.counts_money or caller.max_cost is not None or self._begin is not None:
             bill.nanos = _most_nanos(route, request, expected, wall)
         nanos = bill.nanos
@@ -116,18 +117,17 @@ class Accounting:
     async def reserve(self, bill: Bill, id: str) -> None:
         """Everything, or nothing and it raises: `LimitExceeded`, and `Overloaded` when nobody can say."""
         applied = bill.applied
-        if applied is None:
-            return
+        assert applied is not None, "asked only where there is something to reserve"
         verdict = await self._reserve(id, applied.charges)
         if isinstance(verdict, Refused):
             told = refusal(applied, verdict)
             raise LimitExceeded(told.message, told.code, told.retry_after, rate_headers(applied, verdict.used))
         bill.granted = verdict
 
-    def begin(self, bill: Bill, plane: Plane, route: Route, request: Request) -> None:
+    def begin(self, bill: Bill, route: Route, request: Request) -> None:
         """Its upstream is about to hear of it."""
         if self._begin is not None:
-            bill.slot = self._begin(_begun(bill, route, request, plane.clock.wall()))
+            bill.slot = self._begin(_begun(bill, route, request))
 
     def _expected(self, request: Request, capped: bool) -> int:
         """How many tokens all answers together are taken to have."""
@@ -214,11 +214,11 @@ def cost_of_answer(usage: Usage, source: UsageSource, price: Price | None, at: f
     return cost_of(usage, price, at)
 
 
-def _begun(bill: Bill, route: Route, request: Request, wall: float) -> Begun:
+def _begun(bill: Bill, route: Route, request: Request) -> Begun:
     caller, said = request.caller, bill.attribution
     return Begun(
         request_id=request.id,
-        at=wall,
+        at=bill.at,
         org=caller.org,
         team=caller.team,
         key_id=caller.key_id,

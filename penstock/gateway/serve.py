@@ -185,7 +185,7 @@ class Gateway:
             call.bill = bill = accounting.open(plane, route, request, exchange.header)
             if bill.applied is not None:
                 await accounting.reserve(bill, call.id)
-            accounting.begin(bill, plane, route, request)
+            accounting.begin(bill, route, request)
             if route.inline_media and (endpoint is not Endpoint.CHAT or openai_chat.has_parts(request)):
                 remote = remote_media(request.fields, endpoint)  # in earlier turns too
                 if remote:
