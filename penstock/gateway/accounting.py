@@ -11,7 +11,7 @@ from typing import Final
 from penstock.core.errors import CostCapExceeded, LimitExceeded, Overloaded, Unpriced
 from penstock.core.money import show
 from penstock.core.outcome import Outcome, UsageSource
-from penstock.core.request import UNATTRIBUTED, Attribution, Caller, Request, Usage
+from penstock.core.request import Attribution, Request, Usage
 from penstock.gateway.max_tokens import is_capped
 from penstock.gateway.plane import Plane, Route
 from penstock.limits.charges import Charge, Granted, Refused, Unseeded, Verdict
@@ -173,19 +173,10 @@ class Accounting:
         if not bill.capped and outcome.error is None and usage.completion_tokens:
             self._estimates.learn(request.model, request.caller.key_id, UNCAPPED, usage.completion_tokens)
 
-    def record(self, outcome: Outcome, caller: Caller, bill: Bill | None, cost: Cost) -> None:
+    def record(self, outcome: Outcome, bill: Bill | None, cost: Cost) -> None:
         """The ledger's row, of refused requests too."""
         if self._on_entry is not None:
-            whom = UNATTRIBUTED if bill is None else bill.attribution
-            version = "" if cost.row is None else _version(cost.row)
-            entry = entry_of(
-                outcome,
-                caller,
-                whom,
-                deployment=outcome.deployment,
-                cost_nanos=outcome.cost_nanos,
-                price_version=version,
-            )
+            entry = entry_of(outcome, price_version="" if cost.row is None else _version(cost.row))
             self._on_entry(entry, NONE if bill is None else bill.slot)
 
     def _look_at_budgets(self, applied: Applied, granted: Granted, costs: list[int]) -> None:

@@ -272,7 +272,7 @@ class Gateway:
         bill, request = call.bill, call.request
         if bill is not None and request is not None:
             self._accounting.settle(bill, request, outcome)
-        self._accounting.record(outcome, call.caller, bill, cost)
+        self._accounting.record(outcome, bill, cost)
         self._on_outcome(outcome)
 
     async def _serve_in_background(self, exchange: Exchange, operation: Operation) -> None:

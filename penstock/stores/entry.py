@@ -14,7 +14,6 @@ import msgspec
 
 from penstock.core.outcome import Outcome
 from penstock.core.plan import OK, Attempt
-from penstock.core.request import Attribution, Caller
 
 MAX_TEXT_BYTES: Final = 256  # of UTF-8; eight of them are one key of PostgreSQL's index, which holds 2,704 bytes
 MAX_TAGS: Final = 16
@@ -106,35 +105,26 @@ class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             raise ValueError("a status in the ledger is one of HTTP")
 
 
-def entry_of(
-    outcome: Outcome,
-    caller: Caller,
-    attribution: Attribution,
-    *,
-    deployment: str = "",
-    cache: str = "",
-    cost_nanos: int | None = None,
-    price_version: str = "",
-) -> Entry:
+def entry_of(outcome: Outcome, *, cache: str = "", price_version: str = "") -> Entry:
     """The row of a receipt. Never raises for what a caller or an upstream has put into it.
 
     Text that is too long is cut; NUL and lone surrogates, which no database takes, are replaced. A cost that is beyond
     all reason is no price at all: the row is unpriced, and somebody is told.
     """
-    usage = outcome.usage
+    usage, cost_nanos = outcome.usage, outcome.cost_nanos
     absurd = cost_nanos is not None and not -MAX_COST_NANOS <= cost_nanos <= MAX_COST_NANOS
     return Entry(
         request_id=plain(outcome.request_id),
         at_micros=int(outcome.received_at * 1e6 + 0.5),
-        org=plain(caller.org),
-        team=plain(caller.team),
+        org=plain(outcome.tenant),
+        team=plain(outcome.team),
         key_id=plain(outcome.key_id),
-        user_hash=plain(attribution.user_hash),
-        feature=plain(attribution.feature),
-        session=plain(attribution.session),
-        tags=_tags(attribution.tags) if attribution.tags else "{}",
+        user_hash=plain(outcome.user_hash),
+        feature=plain(outcome.feature),
+        session=plain(outcome.session),
+        tags=_tags(outcome.tags) if outcome.tags else "{}",
         model=plain(outcome.model),
-        deployment=plain(deployment),
+        deployment=plain(outcome.deployment),
         replica=plain(_answered_by(outcome.attempts)),
         endpoint=plain(outcome.endpoint),
         status=outcome.status,

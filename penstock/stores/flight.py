@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from penstock.core.outcome import Outcome, UsageSource
-from penstock.core.request import Attribution, Caller, Usage
+from penstock.core.request import Usage
 from penstock.stores.base import StoreFailed
 from penstock.stores.entry import Entry, entry_of
 
@@ -75,15 +75,15 @@ class Begun(msgspec.Struct, frozen=True, gc=False, array_like=True):
             first_token_after=None,
             duration=0.0,
             plane_version=0,
-        )
-        return entry_of(
-            outcome,
-            Caller(self.key_id, self.org, team=self.team),
-            Attribution(self.user_hash, self.feature, self.session, self.tags),
             deployment=self.deployment,
+            team=self.team,
+            user_hash=self.user_hash,
+            feature=self.feature,
+            session=self.session,
+            tags=self.tags,
             cost_nanos=self.cost_nanos,
-            price_version=self.price_version,
         )
+        return entry_of(outcome, price_version=self.price_version)
 
 
 _encoder = msgspec.msgpack.Encoder()

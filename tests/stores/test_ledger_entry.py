@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from penstock.core.errors import FailureKind
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import CANCELLED, OK, Attempt
-from penstock.core.request import UNATTRIBUTED, Attribution, Caller, Usage
+from penstock.core.request import Usage
 from penstock.stores.entry import MAX_COST_NANOS, MAX_TEXT_BYTES, MAX_TOKENS, Entry, check_text, entry_of, plain
 
 
@@ -39,11 +39,16 @@ def outcome(**changes):
 
 
 def test_a_receipt_becomes_a_row():
-    caller = Caller("web", "acme", team="search")
-    attribution = Attribution("u5e7", "summaries", "s-1", ("beta", "project=x"))
-    assert entry_of(
-        outcome(), caller, attribution, deployment="pool", cache="exact", cost_nanos=5, price_version="v3"
-    ) == Entry(
+    told = outcome(
+        team="search",
+        user_hash="u5e7",
+        feature="summaries",
+        session="s-1",
+        tags=("beta", "project=x"),
+        deployment="pool",
+        cost_nanos=5,
+    )
+    assert entry_of(told, cache="exact", price_version="v3") == Entry(
         request_id="req_1",
         at_micros=1_800_000_000_250_000,
         org="acme",
@@ -75,7 +80,7 @@ def test_a_receipt_becomes_a_row():
 
 def test_without_an_answer_the_replica_is_the_last_that_was_tried():
     def replica(*attempts):
-        return entry_of(outcome(attempts=attempts), Caller("k"), UNATTRIBUTED).replica
+        return entry_of(outcome(attempts=attempts)).replica
 
     assert replica(attempt(0, "a", FailureKind.OVERLOADED), attempt(1, "b", FailureKind.OVERLOADED)) == "b"
     assert replica() == ""
@@ -83,7 +88,7 @@ def test_without_an_answer_the_replica_is_the_last_that_was_tried():
 
 def test_a_price_that_nobody_knows_or_that_is_absurd_is_none_and_not_zero():
     def cost(nanos):
-        return entry_of(outcome(), Caller("k"), UNATTRIBUTED, cost_nanos=nanos).cost_nanos
+        return entry_of(outcome(cost_nanos=nanos)).cost_nanos
 
     assert [cost(n) for n in (None, 0, MAX_COST_NANOS, MAX_COST_NANOS + 1, -MAX_COST_NANOS - 1)] == [
         None,
@@ -106,9 +111,22 @@ counts = st.integers(-(2**70), 2**70)
 )
 def test_whatever_is_in_a_receipt_its_row_can_be_stored_and_read_again(texts, tags, usage, cost):
     error, model, user, feature, session, org, team, key = texts
-    told = outcome(error=error, model=model, key_id=key, endpoint=model, usage=usage)
-    attribution = Attribution(user, feature, session, tuple(tags))
-    entry = entry_of(told, Caller(key, org, team=team), attribution, deployment=team, cost_nanos=cost, cache=user)
+    told = outcome(
+        error=error,
+        model=model,
+        key_id=key,
+        endpoint=model,
+        usage=usage,
+        tenant=org,
+        team=team,
+        user_hash=user,
+        feature=feature,
+        session=session,
+        tags=tuple(tags),
+        deployment=team,
+        cost_nanos=cost,
+    )
+    entry = entry_of(told, cache=user)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(entry), type=Entry) == entry
     assert 0 <= entry.input_tokens <= MAX_TOKENS
     for text in (entry.model, entry.error, entry.user_hash, entry.tags):
@@ -126,7 +144,7 @@ def test_whatever_is_in_a_receipt_its_row_can_be_stored_and_read_again(texts, ta
 def test_token_classes_do_not_overlap_and_leave_none_out(plain_input, cached, short, hour, answer, reasoning):
     prompt = plain_input + cached + short + hour
     usage = Usage(prompt, answer + reasoning, cached, short + hour, hour, reasoning)
-    entry = entry_of(outcome(usage=usage), Caller("k"), UNATTRIBUTED)
+    entry = entry_of(outcome(usage=usage))
     assert (entry.input_tokens, entry.cached_tokens, entry.cache_write_tokens) == (plain_input, cached, short)
     assert (entry.cache_write_1h_tokens, entry.output_tokens, entry.reasoning_tokens) == (hour, answer, reasoning)
 
