@@ -1,7 +1,8 @@
 """Installs what we compare with, each into a virtual environment of its own: `python bench/peers.py [NAME...]`.
 
 The gateways are what `bench/gateway.py` measures beside Penstock; `transformers` (with torch) is the reference of
-`bench/reference.py` and `bench/engine.py`. What cannot be installed is reported and left out of the tables.
+`bench/reference.py` and `bench/engine.py`, `guidellm` that of `bench/load_agreement.py`. What cannot be installed is
+reported and left out of the tables.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ PEERS = {
     "vllm-router": (["vllm-router"], "vllm-router"),
     "sglang-router": (["sglang-router"], "sglang-router"),
     "litellm": (["litellm[proxy]"], "litellm"),
+    # torch's CPU build, where the index has one: guidellm asks for torch and never computes with it here
+    "guidellm": (["guidellm", "torch==2.13.0"], "guidellm"),
     "transformers": (["--requirement", str(REQUIREMENTS)], "torchrun"),
 }
 

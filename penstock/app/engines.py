@@ -15,6 +15,7 @@ from penstock.core.clock import Clock
 from penstock.platforms.processes import Announcement, Child, ProcessOptions, StartFailed, State
 
 HOST: Final = "127.0.0.1"
+ANY_PORT: Final = f"tcp://{HOST}:*"
 ANSWER_WITHIN: Final = 10.0  # seconds, for a health check of a process
 RETIRE_AFTER: Final = 2.0  # seconds between leaving the plane and SIGTERM: requests that chose it are on their way
 # Large weights take minutes to load; the engine lets running requests finish for 20 s after SIGTERM.
@@ -32,6 +33,8 @@ def program(deployment: Deployment) -> Program:
         value = getattr(deployment, option)
         if value is not None:
             arguments += [f"--{option.replace('_', '-')}", str(value)]
+    if deployment.kv_events is not None:
+        arguments += ["--kv-events", ANY_PORT, "--kv-replay", ANY_PORT]
     return tuple(arguments)
 
 
@@ -105,6 +108,15 @@ class Engines:
         children = self._current if wanted is None else wanted.children
         return {
             name: tuple(f"http://{HOST}:{self._ports[child]}" for _, child in pairs) for name, pairs in children.items()
+        }
+
+    def published(self, wanted: Wanted | None = None) -> Mapping[str, tuple[tuple[str, str], ...]]:
+        """Where the replicas of each deployment publish their KV events, and where they repeat them; "" for nowhere."""
+        children = self._current if wanted is None else wanted.children
+        told = {name: tuple(child.announcement for _, child in pairs) for name, pairs in children.items()}
+        return {
+            name: tuple(("", "") if one is None else (one.kv_events, one.kv_replay) for one in all_of_it)
+            for name, all_of_it in told.items()
         }
 
     def stop(self) -> None:

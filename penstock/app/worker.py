@@ -49,6 +49,7 @@ from penstock.wire.errors import protocol_body
 
 FIRST_CHECKS_WITHIN: Final = 2.0  # seconds
 FLUSH_EVERY: Final = 0.1  # seconds, of the access log
+TEND_EVERY = 0.25  # seconds
 _PHASES: Final[Mapping[Phase, float]] = {Phase.CLOSED: 0, Phase.HALF_OPEN: 1, Phase.OPEN: 2}
 
 
@@ -164,7 +165,7 @@ class Worker:
     async def listen(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to serve at sockets that are bound. The first checks of the replicas begin too. Raises `StartError`."""
         await self.books.open()
-        self._background = [self._group.create_task(self.prober.run()), self._group.create_task(self._flush())]
+        self._background = [self._group.create_task(one) for one in (self.prober.run(), self._tend(), self._flush())]
         self._authorize(self.gateway.plane)
         for bound in sockets:
             await self.server.start(sock=bound, ssl=self._tls)
@@ -249,6 +250,11 @@ class Worker:
         self._metrics.on_outcome(outcome)
         if self._log is not None:  # the last outcomes of a killed server come after its log is closed
             self._log.on_outcome(outcome)
+
+    async def _tend(self) -> None:
+        while True:
+            self.gateway.tend()
+            await asyncio.sleep(TEND_EVERY)
 
     async def _flush(self) -> None:
         while self._log is not None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
+from penstock.batching.watch import CacheWatcher
+
 
 class BlockPool:
     """`n_blocks` blocks, each held by any number of sequences. Blocks are plain integers from 0."""
 
-    __slots__ = ("_by_digest", "_digests", "_free", "_holders")
+    __slots__ = ("_by_digest", "_digests", "_free", "_holders", "watcher")
 
     def __init__(self, n_blocks: int) -> None:
         if n_blocks < 1:
@@ -22,6 +24,7 @@ class BlockPool:
         self._holders = [0] * n_blocks
         self._digests: list[bytes | None] = [None] * n_blocks
         self._by_digest: dict[bytes, int] = {}
+        self.watcher: CacheWatcher | None = None  # hears from here what is forgotten
         # The order of reuse, first to go in front: blocks that remember nothing, then the least recently used prefixes.
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(n_blocks))
 
@@ -71,15 +74,21 @@ class BlockPool:
             if digest is not None:
                 del self._by_digest[digest]
                 self._digests[block] = None
+                if self.watcher is not None:
+                    self.watcher.forgotten(digest)
             self._holders[block] = 1
             taken.append(block)
         return taken
 
-    def remember(self, block: int, digest: bytes) -> None:
-        """Let others find this held, full and computed block. Does nothing when another block has the same contents."""
-        if self._digests[block] is None and digest not in self._by_digest:
-            self._digests[block] = digest
-            self._by_digest[digest] = block
+    def remember(self, block: int, digest: bytes) -> bool:
+        """Let others find this held, full and computed block. False, and nothing done, when it or another block with
+        the same contents can be found already.
+        """
+        if self._digests[block] is not None or digest in self._by_digest:
+            return False
+        self._digests[block] = digest
+        self._by_digest[digest] = block
+        return True
 
     def release(self, blocks: Sequence[int]) -> None:
         """Let go of a sequence's blocks, given in the order of its tokens.
@@ -102,6 +111,8 @@ class BlockPool:
             if digest is not None:
                 del self._by_digest[digest]
                 self._digests[block] = None
+                if self.watcher is not None:
+                    self.watcher.forgotten(digest)
                 forgotten += 1
         return forgotten
 

@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Sequence as ListOf
 from typing import NamedTuple
 
-import msgspec
-
 from penstock.batching.blocks import BlockPool
 from penstock.batching.options import BatchingOptions
-from penstock.batching.prefix import extend
 from penstock.batching.sequence import Sequence, State
+from penstock.batching.stats import SchedulerStats
+from penstock.batching.watch import CacheWatcher
+
+__all__ = ["Chunk", "QueueFull", "Refused", "Scheduler", "SchedulerStats", "Step", "TooLong"]
 
 
 class Refused(Exception):
@@ -70,22 +71,6 @@ class Step(NamedTuple):
         return sum(chunk.samples for chunk in self.chunks)
 
 
-class SchedulerStats(msgspec.Struct, frozen=True):
-    """A moment of a scheduler, and totals since it was made. Totals are in tokens where the name says so."""
-
-    waiting: int
-    running: int
-    kv_used: float
-    """Fraction of KV blocks held, 0..1."""
-    prompt_tokens: int
-    """Prompt tokens of all sequences admitted, each counted once."""
-    prefix_hit_tokens: int
-    """Those among `prompt_tokens` that were found in the prefix cache."""
-    computed_tokens: int
-    generated_tokens: int
-    preemptions: int
-
-
 class Scheduler:
     """Owns its block pool and every sequence added to it. Call `plan`, compute, `commit`, then `end` whoever is done;
     repeat.
@@ -97,6 +82,8 @@ class Scheduler:
         self._waiting: deque[Sequence] = deque()
         # In order of admission. The first is never preempted, the last always goes first.
         self._running: list[Sequence] = []
+        # Whoever waits first was refused, and nothing that this rests on has changed since.
+        self._blocked = False
         self._prompt_tokens = 0
         self._prefix_hit_tokens = 0
         self._computed_tokens = 0
@@ -114,6 +101,15 @@ class Scheduler:
     @property
     def n_running(self) -> int:
         return len(self._running)
+
+    @property
+    def running(self) -> ListOf[Sequence]:
+        """In order of admission. To read only; valid until the next call."""
+        return self._running
+
+    def kv_used(self, ahead: int = 0) -> float:
+        """Fraction of KV blocks held, 0..1, when `ahead` quiet steps are done."""
+        return self._pool.used + (self._blocks_to_decode(ahead) / self.options.n_blocks if ahead else 0.0)
 
     def add(self, sequence: Sequence) -> None:
         """Put a new sequence at the end of the queue. Raises `QueueFull` or `TooLong`, and then keeps nothing of it."""
@@ -138,6 +134,12 @@ class Scheduler:
             self._plan_admissions(step, budget)
         return step
 
+    def plan_decodes(self) -> Step:
+        """The next step where `quiet_steps` says that it is one, for whoever planned it before somebody was added."""
+        step = Step([], [])
+        self._plan_decodes(step, self.options.max_batched_tokens)
+        return step
+
     def commit(self, step: Step, sampled: ListOf[int]) -> None:
         """Record that `step` was computed; `sampled` holds one token for each of its chunks that samples, in order.
 
@@ -154,7 +156,7 @@ class Scheduler:
             self._computed_tokens += length
             self._remember(sequence, length)
             if token is not None:
-                sequence.tokens.append(token)
+                sequence.push(token)
                 self._generated_tokens += 1
 
     def end(self, sequence: Sequence) -> None:
@@ -165,9 +167,59 @@ class Scheduler:
             self._waiting.remove(sequence)
         self._give_back(sequence)
         sequence.state = State.ENDED
+        self._blocked = False
+
+    def quiet_steps(self, limit: int) -> int:
+        """How many of the next steps, at most `limit`, will do nothing but decode one token of each sequence that runs
+        now, as long as nobody is added or ended. `skip` takes them at once.
+
+        For sequences that count their tokens only. What those generate is in nobody's prompt, so that the first in the
+        queue, once refused, stays refused: decoding takes blocks, gives none back and fills none that others look for.
+        """
+        if not self._running or (self._open_to_admission and not self._blocked):
+            return 0
+        for sequence in self._running:
+            if not sequence.decoding:
+                return 0
+        while limit > 0 and self._blocks_to_decode(limit) > self._pool.available:
+            limit //= 2
+        return limit
+
+    def skip(self, n_steps: int) -> None:
+        """Do what `plan` and `commit` would do in `n_steps`, no more than `quiet_steps` allows, with tokens that nobody
+        looks at: for sequences that only count them.
+        """
+        size = self.options.block_size
+        events: list[tuple[int, int, int]] = []  # when a block is taken (0), or is full (1), and whose
+        for place, sequence in enumerate(self._running):
+            computed = sequence.computed
+            end = computed + n_steps
+            events += [
+                (block * size - computed + 1, 0, place) for block in range(len(sequence.blocks), self._blocks_for(end))
+            ]
+            events += [(block * size - computed, 1, place) for block in range(computed // size + 1, end // size + 1)]
+        events.sort()
+        for step, full, place in events:
+            sequence = self._running[place]
+            if not full:
+                sequence.blocks.extend(self._pool.take(1))
+            elif self.options.prefix_cache:
+                index = (sequence.computed + step) // size - 1
+                sequence.name_blocks(index + 1, size)
+                self._pool.remember(sequence.blocks[index], sequence.digests[index])
+        for sequence in self._running:
+            sequence.computed += n_steps
+            sequence.grow(n_steps)
+        self._computed_tokens += n_steps * len(self._running)
+        self._generated_tokens += n_steps * len(self._running)
+
+    def watch(self, watcher: CacheWatcher) -> None:
+        """Tell it what the prefix cache holds, from now on. Not of sequences whose tokens are only counted."""
+        self._pool.watcher = watcher
 
     def forget_prefixes(self) -> int:
         """Empty the prefix cache of everything that no running sequence holds; returns the number of blocks."""
+        self._blocked = False
         return self._pool.forget_free()
 
     def stats(self) -> SchedulerStats:
@@ -228,23 +280,25 @@ class Scheduler:
         return budget
 
     def _plan_admissions(self, step: Step, budget: int) -> None:
+        self._blocked = False
         if not self._waiting:
             return
         # Blocks that the prompts under way will still need. Admitting into them would only cause preemption.
-        promised = sum(max(0, self._blocks_for(len(s.tokens)) - len(s.blocks)) for s in self._running)
+        promised = sum(max(0, self._blocks_for(s.length) - len(s.blocks)) for s in self._running)
         while self._waiting and budget > 0 and len(self._running) < self.options.max_seqs:
             sequence = self._waiting[0]
             self._hold_prefix(sequence)
-            needed = self._blocks_for(len(sequence.tokens)) - len(sequence.blocks)
+            needed = self._blocks_for(sequence.length) - len(sequence.blocks)
             if self._running and needed + promised > self._pool.available:
                 self._give_back(sequence)
+                self._blocked = True
                 return
             self._waiting.popleft()
             self._admit(sequence)
             length = min(sequence.missing, budget, self._room(sequence))
             self._add_chunk(step, sequence, length)
             budget -= length
-            promised += max(0, self._blocks_for(len(sequence.tokens)) - len(sequence.blocks))
+            promised += max(0, self._blocks_for(sequence.length) - len(sequence.blocks))
 
     def _admit(self, sequence: Sequence) -> None:
         sequence.state = State.RUNNING
@@ -259,8 +313,8 @@ class Scheduler:
         if not self.options.prefix_cache:
             return
         # Never the whole sequence: the last token has to be computed for its logits.
-        n_full = (len(sequence.tokens) - 1) // self.options.block_size
-        extend(sequence.digests, sequence.tokens, self.options.block_size, n_full, sequence.salt)
+        n_full = (sequence.length - 1) // self.options.block_size
+        sequence.name_blocks(n_full, self.options.block_size)
         sequence.blocks = self._pool.hold_cached(sequence.digests[:n_full])
         sequence.computed = len(sequence.blocks) * self.options.block_size
 
@@ -270,9 +324,18 @@ class Scheduler:
             return
         block_size = self.options.block_size
         n_full = sequence.computed // block_size
-        extend(sequence.digests, sequence.tokens, block_size, n_full, sequence.salt)
+        sequence.name_blocks(n_full, block_size)
         for index in range((sequence.computed - length) // block_size, n_full):
-            self._pool.remember(sequence.blocks[index], sequence.digests[index])
+            new = self._pool.remember(sequence.blocks[index], sequence.digests[index])
+            self._blocked = False
+            watcher = self._pool.watcher
+            if new and watcher is not None:
+                watcher.remembered(
+                    sequence.digests[index],
+                    sequence.digests[index - 1] if index else None,
+                    sequence.tokens[index * block_size : (index + 1) * block_size],
+                    sequence.salt,
+                )
 
     def _add_chunk(self, step: Step, sequence: Sequence, length: int) -> None:
         assert length >= 1, f"nothing to compute for {sequence.id!r}"
@@ -280,7 +343,7 @@ class Scheduler:
         lacking = self._blocks_for(end) - len(sequence.blocks)
         if lacking > 0:
             sequence.blocks.extend(self._pool.take(lacking))
-        step.chunks.append(Chunk(sequence, sequence.computed, length, end == len(sequence.tokens)))
+        step.chunks.append(Chunk(sequence, sequence.computed, length, end == sequence.length))
 
     def _preempt(self, sequence: Sequence, step: Step) -> None:
         self._running.remove(sequence)
@@ -290,12 +353,26 @@ class Scheduler:
         self._preemptions += 1
         # In front: it was admitted before anyone who waits. Not bounded by max_waiting, but by max_seqs.
         self._waiting.appendleft(sequence)
+        self._blocked = False
         step.preempted.append(sequence)
 
     def _give_back(self, sequence: Sequence) -> None:
         self._pool.release(sequence.blocks)
         sequence.blocks = []
         sequence.computed = 0
+
+    def _blocks_to_decode(self, n_steps: int) -> int:
+        """Blocks that all who run would take in so many steps."""
+        blocks = 0
+        for sequence in self._running:
+            blocks += max(0, self._blocks_for(sequence.computed + n_steps) - len(sequence.blocks))
+        return blocks
+
+    @property
+    def _open_to_admission(self) -> bool:
+        """Whether a step that only decodes would look at who waits."""
+        n_running = len(self._running)
+        return bool(self._waiting) and n_running < self.options.max_seqs and n_running < self.options.max_batched_tokens
 
     def _blocks_for(self, n_tokens: int) -> int:
         return -(-n_tokens // self.options.block_size)

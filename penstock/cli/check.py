@@ -60,6 +60,7 @@ def check(file: Path, as_json: bool) -> int:
 
 def _meaning(file: Path, config: Config) -> Iterator[str]:
     from penstock.config.compile import compile_plane
+    from penstock.config.queue import told
 
     yield f"{file} is good."
     yield ""
@@ -76,6 +77,8 @@ def _meaning(file: Path, config: Config) -> Iterator[str]:
     yield "\nDeployments"
     yield from _table((name, _deployment(deployment)) for name, deployment in config.deployments.items())
     plane = compile_plane(config, 1, {})
+    yield "\nThe queue, while no replica has room"
+    yield from _table(told(plane.queue))
     yield "\nPrices"
     yield from _table((one.name, _price(one, plane)) for one in plane.deployments)
     limits = [*plane.limits, *_of_keys(plane)]
@@ -226,7 +229,8 @@ def _who(config: Config) -> str:
 
 def _model(model: Model) -> str:
     times = model.timeouts
-    hedge = f", a second one beside it after {model.hedge_after} of silence" if model.hedge_after else ""
+    late = "once it is late" if model.hedge_after == "auto" else f"after {model.hedge_after} of silence"
+    hedge = f", a second one beside it {late}" if model.hedge_after else ""
     tries = "1 attempt" if model.max_attempts == 1 else f"at most {model.max_attempts} attempts"
     left = "; read to its end when the caller leaves" if model.on_disconnect == "drain" else ""
     return (

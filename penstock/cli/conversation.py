@@ -9,8 +9,8 @@ from __future__ import annotations
 import http.client
 import ssl
 import urllib.parse
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +20,7 @@ from penstock.wire.sse import EventCutter, data_of
 
 CONNECT_TIMEOUT = 5.0  # seconds
 SHORTEST_SPAN = 0.005  # seconds; what arrives in one read has no speed
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 SILENCE_TIMEOUT = 120.0  # seconds without a byte; the gateway's own time-outs come first
 
 
@@ -133,17 +134,29 @@ class Caller:
         asked_at = self._clock.now()
         return Answer(self._send("POST", "/v1/chat/completions", msgspec.json.encode(body)), asked_at, self._clock)
 
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """The whole answer. Raises `CallFailed`."""
+        response = self._send("POST", path, body, headers)
+        try:
+            return response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise CallFailed(f"the answer broke off: {error or type(error).__name__}") from None
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Let go of the connection; the gateway cancels what was being answered. Again is harmless."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _send(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
+    def _send(
+        self, method: str, path: str, body: bytes | None, more: Mapping[str, str] = _NO_HEADERS
+    ) -> http.client.HTTPResponse:
         """A response with status 200; for anything else the connection is closed and `CallFailed` says why."""
         self.close()
         try:
-            response = self._exchange(method, path, body)
+            response = self._exchange(method, path, body, more)
             if response.status != 200:
                 raise CallFailed(_refusal(response))
         except CallFailed:
@@ -151,8 +164,10 @@ class Caller:
             raise
         return response
 
-    def _exchange(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
-        headers = {"content-type": "application/json"}
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, more: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
+        headers = {**more, "content-type": "application/json"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection

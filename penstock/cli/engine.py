@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.extras import need_engine
+from penstock.cli.extras import need_engine, need_kv_events
 
 if TYPE_CHECKING:
     from penstock.engine.options import Ready
@@ -76,6 +76,18 @@ if TYPE_CHECKING:
     help="Which compiled kernels to use; auto takes the fastest this machine can run, and else NumPy.",
 )
 @click.option(
+    "--kv-events",
+    default="",
+    metavar="ENDPOINT",
+    help="Publish what the prefix cache holds, over ZeroMQ as vLLM does: tcp://127.0.0.1:5557, or :* for a free port.",
+)
+@click.option(
+    "--kv-replay",
+    default="",
+    metavar="ENDPOINT",
+    help="Where the last of these events are repeated for those who missed some.",
+)
+@click.option(
     "--served-name",
     "served_names",
     multiple=True,
@@ -99,6 +111,8 @@ def engine(
     max_waiting: int,
     kv_tokens: int,
     kernels: str,
+    kv_events: str,
+    kv_replay: str,
     served_names: tuple[str, ...],
     announce_fd: int | None,
 ) -> None:
@@ -115,6 +129,8 @@ def engine(
     import msgspec
 
     need_engine()
+    if kv_events:
+        need_kv_events()
     from penstock.app.errors import StartError
     from penstock.engine.options import EngineOptions
     from penstock.engine.replica import ReplicaError, run_engine
@@ -130,6 +146,8 @@ def engine(
         "max_waiting": max_waiting,
         "kv_tokens": kv_tokens,
         "kernels": kernels,
+        "kv_events": kv_events,
+        "kv_replay": kv_replay,
         "served_names": served_names,
     }
     try:

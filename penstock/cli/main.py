@@ -23,12 +23,17 @@ from penstock.cli.config import config
 from penstock.cli.cost import cost
 from penstock.cli.db import db
 from penstock.cli.engine import engine
+from penstock.cli.explain import explain
 from penstock.cli.init import init
 from penstock.cli.key import key
+from penstock.cli.load import load
 from penstock.cli.migrate import migrate
 from penstock.cli.org import org, team
 from penstock.cli.prices import prices
+from penstock.cli.route import route
+from penstock.cli.profile import profile
 from penstock.cli.serve import serve
+from penstock.cli.simulate import simulate
 from penstock.cli.user import user
 
 OK: Final = 0
@@ -56,7 +61,10 @@ def penstock() -> None:
     """
 
 
-for command in (serve, engine, chat, check, init, key, org, team, user, audit, config, cost, db, migrate, prices):
+for command in (
+    serve, engine, chat, load, simulate, profile, explain, check, init, key, org, team,
+    user, audit, config, cost, db, migrate, prices, route,
+):  # fmt: skip
     penstock.add_command(command)
 
 

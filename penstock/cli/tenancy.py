@@ -54,7 +54,9 @@ _OPTIONS: Final = (
     click.option("--not-before", help="A day such as 2027-01-31, or a time such as 2027-01-31T18:00:00Z."),
     click.option("--expires", help="Likewise."),
     click.option(
-        "--priority", type=click.Choice(["high", "normal", "low"]), help="Without it: that of what is around."
+        "--priority",
+        type=click.Choice(["critical", "high", "normal", "low"]),
+        help="Without it: that of what is around.",
     ),
     click.option("--limit", "limits", multiple=True, metavar="WHAT=RATE", help="Such as requests=600/m; repeat."),
     click.option("--budget", help="What may be spent, such as '$50/month'."),

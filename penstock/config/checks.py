@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from penstock.config import addresses, admin, limits, prices, stores, tenancy
+from penstock.config import addresses, admin, kv_cache, limits, prices, queue, resilience, routing, stores, tenancy
 from penstock.config.places import dated, engine_addresses
 from penstock.config.presets import SOFTWARE
 from penstock.config.problems import nearest
@@ -27,6 +27,10 @@ def check(config: Config, named: Named) -> Iterator[Found]:
         yield from _model(("models", name), model, config, named)
     for name, deployment in config.deployments.items():
         yield from _deployment(("deployments", name), deployment, named)
+    yield from routing.check(config, named)
+    yield from kv_cache.check(config, named)
+    yield from resilience.check(config, named)
+    yield from queue.check(config.queue)
     yield from tenancy.check(config)
     yield from limits.check(config, named)
     for name, organisation in config.organisations.items():
@@ -71,8 +75,6 @@ def _model(path: Path, model: Model, config: Config, named: Named) -> Iterator[F
     for option in ("first_token", "idle", "total"):
         if seconds(getattr(model.timeouts, option)) <= 0:
             yield (*path, "timeouts", option), "must be longer than 0s"
-    if model.hedge_after is not None and seconds(model.hedge_after) <= 0:
-        yield (*path, "hedge_after"), "must be longer than 0s; leave it out for no hedging"
     if (most := model.max_tokens) is not None:
         if most.most is None and most.default is None:
             yield (*path, "max_tokens"), "needs `most`, `default` or both"

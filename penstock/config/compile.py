@@ -8,10 +8,14 @@ from typing import Final
 
 import msgspec
 
+from penstock.config.kv_cache import events_rule, prefill_rule
 from penstock.config.limits import limits_of, thresholds_of
 from penstock.config.places import Place, place_of
 from penstock.config.prices import options_of
 from penstock.config.providers import PROVIDERS
+from penstock.config.queue import queue_of
+from penstock.config.resilience import concurrency_rule, hedge_after, hedge_of, ladder_of, outlier_rule, shed_rule
+from penstock.config.routing import routing_of, target
 from penstock.config.schema import Config, Deployment, Model
 from penstock.config.spec import DeploymentSpec, MaxTokens, ModelSpec, PlaneSpec, ReplicaSpec
 from penstock.config.stored_keys import with_tenants
@@ -26,16 +30,19 @@ def compile_plane(
     version: int,
     engines: Mapping[str, tuple[str, ...]],
     *,
+    published: Mapping[str, tuple[tuple[str, str], ...]] | None = None,
     insecure_dev: bool = False,
     tenants: Iterable[StoredTenant] = (),
 ) -> PlaneSpec:
-    """`engines`: for each deployment of the embedded engine, the origins of its replicas, from whoever started them.
+    """`engines`: for each deployment of the embedded engine, the origins of its replicas, from whoever started them;
+    `published`: likewise, where they publish their KV events and repeat them, each "" where they do not.
     `tenants` were made at run time. Raises ValueError when one of these has options that cannot be read.
 
     Replicas are named by their position, so one whose process was started anew elsewhere keeps its name.
     """
     assert isinstance(config.keys, tuple), "`load` puts the keys of a file in the place of its name"
     hash, declared, organisations = config_hash(config), Grants(config), config.organisations
+    routing = routing_of(config)
     config = with_tenants(config, tenants)
     assert isinstance(config.keys, tuple), "tenants have no keys"
     grants = Grants(config)
@@ -43,11 +50,21 @@ def compile_plane(
         version=version,
         config_hash=hash,
         models=tuple(
-            ModelSpec(name, _plan(model), model.on_disconnect, model.on_cut, _max_tokens(model))
+            ModelSpec(
+                name,
+                _plan(model),
+                model.on_disconnect,
+                model.on_cut,
+                _max_tokens(model),
+                routing.get(name),
+                hedge_of(model),
+                ladder_of(model),
+            )
             for name, model in config.models.items()
         ),
         deployments=tuple(
-            _deployment(name, deployment, engines.get(name, ())) for name, deployment in config.deployments.items()
+            _deployment(name, deployment, engines.get(name, ()), (published or {}).get(name, ()))
+            for name, deployment in config.deployments.items()
         ),
         keys=tuple(map(grants.key, config.keys)),
         grants=grants.table(),
@@ -71,6 +88,8 @@ def compile_plane(
         images_max_bytes=n_bytes(config.images.max_bytes),
         images_timeout=seconds(config.images.timeout),
         images_hosts=tuple(host.lower() for host in config.images.hosts),
+        shed=shed_rule(config.shed),
+        queue=queue_of(config.queue),
     )
 
 
@@ -91,7 +110,7 @@ def _plan(model: Model) -> Plan:
         first_token_timeout=seconds(model.timeouts.first_token),
         idle_timeout=seconds(model.timeouts.idle),
         total_timeout=seconds(model.timeouts.total),
-        hedge_after=None if model.hedge_after is None else seconds(model.hedge_after),
+        hedge_after=hedge_after(model),
     )
 
 
@@ -100,12 +119,14 @@ def _max_tokens(model: Model) -> MaxTokens | None:
     return None if said is None else MaxTokens(said.most, said.most if said.default is None else said.default)
 
 
-def _deployment(name: str, deployment: Deployment, origins: tuple[str, ...]) -> DeploymentSpec:
-    place = place_of(deployment)
+def _deployment(
+    name: str, deployment: Deployment, origins: tuple[str, ...], published: tuple[tuple[str, str], ...]
+) -> DeploymentSpec:
+    place, seen = place_of(deployment), target(name, deployment)
     return DeploymentSpec(
         name=name,
         served=served_name(deployment),
-        replicas=tuple(_replicas(name, deployment, place, origins)),
+        replicas=tuple(_replicas(name, deployment, place, origins, published)),
         credential=deployment.key,
         connect_timeout=seconds(deployment.connect_timeout),
         breaker_failures=deployment.breaker.failures,
@@ -122,6 +143,13 @@ def _deployment(name: str, deployment: Deployment, origins: tuple[str, ...]) -> 
         api_version=deployment.api_version,
         provider=deployment.provider if deployment.provider is not None and deployment.provider in PROVIDERS else "",
         price=options_of(deployment),
+        self_hosted=seen.self_hosted,
+        location=seen.location,
+        context_window=seen.window,
+        kv_events=events_rule(deployment),
+        prefill=prefill_rule(deployment),
+        outliers=outlier_rule(deployment.outliers),
+        concurrency=concurrency_rule(deployment.concurrency),
     )
 
 
@@ -140,11 +168,23 @@ def served_name(deployment: Deployment) -> str | None:
     return deployment.served
 
 
-def _replicas(name: str, deployment: Deployment, place: Place, origins: tuple[str, ...]) -> list[ReplicaSpec]:
+def _replicas(
+    name: str, deployment: Deployment, place: Place, origins: tuple[str, ...], published: tuple[tuple[str, str], ...]
+) -> list[ReplicaSpec]:
     if deployment.model is not None:
-        return [ReplicaSpec(f"{name}/{i}", origin) for i, origin in enumerate(origins)]
-    health = deployment.health or place.health
+        told = published or (("", ""),) * len(origins)
+        return [
+            ReplicaSpec(f"{name}/{i}", origin, metrics_path=place.metrics, kv_events=events, kv_replay=replay)
+            for i, (origin, (events, replay)) in enumerate(zip(origins, told, strict=True))
+        ]
+    health, metrics = deployment.health or place.health, deployment.metrics or place.metrics
     return [
-        ReplicaSpec(f"{name}/{i}", address.origin, address.base_path, None if health == "off" else health)
+        ReplicaSpec(
+            f"{name}/{i}",
+            address.origin,
+            address.base_path,
+            None if health == "off" else health,
+            None if metrics == "off" else metrics,
+        )
         for i, address in enumerate(place.addresses)
     ]

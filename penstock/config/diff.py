@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from penstock.config.limits import most_of, said
+from penstock.config.queue import told
 from penstock.config.spec import DeploymentSpec, GrantSpec, KeySpec, ModelSpec, Notify, PlaneSpec
 from penstock.config.units import instant
 from penstock.core.money import show
 from penstock.pricing.options import PriceOptions
+from penstock.resilience.options import NO_REPLICA
+from penstock.routing.spec import RoutingSpec
 
 MAX_SHOWN: Final = 120  # characters of a value
 MAX_KEYS: Final = 100  # lines about keys
@@ -30,6 +34,7 @@ _OF_THE_WHOLE: Final = (
     "images_max_bytes",
     "images_timeout",
     "images_hosts",
+    "shed",
     "retry_budget_ratio",
     "retry_budget_per_second",
     "probe_interval",
@@ -43,12 +48,19 @@ def diff(old: PlaneSpec, new: PlaneSpec) -> list[str]:
         *_named("deployment", _by_name(old.deployments), _by_name(new.deployments)),
         *_keys(old, new),
         *_limits(old, new),
+        *_queue(old, new),
     ]
     for field in _OF_THE_WHOLE:
         before, after = getattr(old, field), getattr(new, field)
         if before != after:
             lines.append(f"~ {field}: {_shown(before)} -> {_shown(after)}")
     return lines
+
+
+def _queue(old: PlaneSpec, new: PlaneSpec) -> Iterator[str]:
+    for (whose, before), (_, after) in zip(told(old.queue), told(new.queue), strict=True):
+        if before != after:
+            yield f"~ queue, {whose}: {before} -> {after}"
 
 
 def _by_name(items: Sequence[ModelSpec | DeploymentSpec]) -> dict[str, dict[str, Any]]:
@@ -129,13 +141,35 @@ def _facts(item: ModelSpec | DeploymentSpec) -> Iterator[tuple[str, Any]]:
         elif field == "replicas":
             yield field, tuple(f"{replica.origin}{replica.base_path}" for replica in value)
             yield "health", tuple(replica.health_path or "off" for replica in value)
+            yield "metrics", tuple(replica.metrics_path or "off" for replica in value)
         elif field == "price":
             yield field, tuple(msgspec.json.encode(_price(one)).decode() for one in value)
+        elif field == "routing":
+            said = {} if value is None else msgspec.structs.asdict(value)
+            yield "routing", tuple(name for name, one in said.items() if one)
+            for name in RoutingSpec.__struct_fields__:
+                yield f"routing.{name}", _brief(said.get(name))
+        elif field == "degrade":
+            yield field, tuple(f"{step.name} from {_level(step.at)}" for step in value)
         elif field == "max_tokens":
             policy = {} if value is None else msgspec.structs.asdict(value)
             yield field, tuple(f"{name} {n}" for name, n in policy.items() if n is not None)
         elif field != "name":
             yield field, value
+
+
+def _level(saturation: float) -> str:
+    return "no replica" if saturation == NO_REPLICA else f"{saturation:.0%}"
+
+
+def _brief(value: Any) -> str | None:
+    """All of it where that is short, else what tells it from others: a classifier has thousands of numbers."""
+    if value is None:
+        return None
+    text = msgspec.json.encode(value).decode()
+    if len(text) <= MAX_SHOWN:
+        return text
+    return f"{text[: MAX_SHOWN // 2]}... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
 
 
 _NO_PRICE: Final = PriceOptions()
@@ -175,6 +209,11 @@ def _named(what: str, old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, msgspec.Struct):  # a rule: what is not as usual
+        usual = type(value)()
+        said = msgspec.structs.asdict(value)
+        text = ", ".join(f"{name} {one}" for name, one in said.items() if one != getattr(usual, name)) or "as usual"
+    else:
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     text = text or "none"
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."

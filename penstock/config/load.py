@@ -20,9 +20,10 @@ from penstock.config.checks import check
 from penstock.config.keys_file import KeyLines, key_lines
 from penstock.config.nodes import Mapping, Node, Scalar, Sequence, parse
 from penstock.config.problems import ConfigError, Problem, nearest
+from penstock.config.routing import classifier_files, with_classifiers
 from penstock.config.schema import Config, Key, KeysFile
 
-__all__ = ["ConfigError", "Problem", "load"]
+__all__ = ["ConfigError", "Problem", "load", "load_options"]
 
 MAX_VISITS: Final = 200_000  # of nodes, each alias anew: what an alias bomb would expand to
 MAX_VISIT_DEPTH: Final = 64  # an alias may stand for a collection that contains it
@@ -39,7 +40,8 @@ _INT: Final = re.compile(r"^[-+]?[0-9]{1,18}$")
 def load(text: str, file: str, read: Read | None = None) -> Config:
     """`file` is the name used in messages. `read` gives the text of a file that this one names (`keys: {file: ...}`).
 
-    `read` may raise `OSError` or `UnicodeDecodeError`, which become problems. In the result, keys are always a tuple.
+    `read` may raise `OSError` or `UnicodeDecodeError`, which become problems. In the result, keys are always a tuple,
+    and classifiers of difficulty are what is in their files.
     Raises `ConfigError`, and nothing else, whatever the text.
     """
     config, reader = _read(text, file, Config)
@@ -65,6 +67,21 @@ def load(text: str, file: str, read: Read | None = None) -> Config:
             problems += error.problems
         config = msgspec.structs.replace(config, keys=keys)
 
+    if config is not None:
+        texts: dict[str, str | None] = {}
+        for model, name in classifier_files(config).items():
+            where = ("models", model, "routing", "difficulty", "classifier")
+            texts[model] = None
+            try:
+                if read is None:
+                    raise OSError(0, "this place reads one file only")
+                texts[model] = read(name)
+            except OSError as error:
+                problems.append(reader.problem(where, f"cannot be read: {error.strerror or error}"))
+            except UnicodeDecodeError:
+                problems.append(reader.problem(where, "is not UTF-8 text"))
+        config = with_classifiers(config, texts)
+
     def apart(path: Path) -> bool:
         return path[0] == "keys" and key_reader is not reader
 
@@ -77,6 +94,16 @@ def load(text: str, file: str, read: Read | None = None) -> Config:
         raise ConfigError(problems)
     assert config is not None, "no value and no problem"
     return config
+
+
+def load_options(root: Node, file: str, kind: type[T]) -> T:
+    """Options that are no part of the configuration file, walked as it is. Raises `ConfigError`."""
+    reader = _Reader(file)
+    value = reader.value(root, _type_info(kind), ())  # type: ignore[arg-type]  # mypy doubts that a class has a hash
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    loaded: T = value
+    return loaded
 
 
 def _read(text: str, file: str, kind: type[T]) -> tuple[T | None, _Reader]:

@@ -23,6 +23,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     addresses: tuple[Address, ...] = ()
     health: str = "off"
+    metrics: str = "off"
     dialect: Dialect = "openai"
     auth: Auth = "bearer"
     native: tuple[Endpoint, ...] = COMPATIBLE
@@ -33,7 +34,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 def place_of(deployment: Deployment) -> Place:
     """Of a deployment that has passed its checks."""
     if deployment.model is not None:
-        return Place(health=EMBEDDED.health, native=EMBEDDED.native, quirks=EMBEDDED.quirks)
+        return Place(health=EMBEDDED.health, metrics=EMBEDDED.metrics, native=EMBEDDED.native, quirks=EMBEDDED.quirks)
     if deployment.provider is None:
         return _engine(deployment)
     if deployment.provider not in PROVIDERS:
@@ -66,11 +67,14 @@ def _engine(deployment: Deployment) -> Place:
     spoken = deployment.speaks or "openai"
     if deployment.software is None:
         native = COMPATIBLE if spoken == "openai" else OF_ANTHROPIC
-        return Place(addresses=found, health="/health", dialect=spoken, native=native, beta=_flags(spoken))
+        return Place(
+            addresses=found, health="/health", metrics="/metrics", dialect=spoken, native=native, beta=_flags(spoken)
+        )
     software = SOFTWARE[deployment.software]
     return Place(
         addresses=found,
         health=software.health,
+        metrics=software.metrics,
         dialect=spoken,
         native=software.native,
         quirks=software.quirks,

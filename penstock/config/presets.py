@@ -17,6 +17,7 @@ class Software(msgspec.Struct, frozen=True):
     native: tuple[Endpoint, ...]
     quirks: tuple[Quirk, ...] = ()
     health: str = "/health"
+    metrics: str = "/metrics"
 
 
 _GENERATE: Final = (Endpoint.CHAT, Endpoint.COMPLETION)
@@ -54,12 +55,17 @@ SOFTWARE: Final = {
     ),
     # https://docs.ollama.com/api/openai-compatibility, .../anthropic-compatibility (no token counting); "/" answers 200
     "ollama": Software(
-        (*_GENERATE, Endpoint.MESSAGES, Endpoint.RESPONSES, Endpoint.EMBEDDING), ("max_tokens_only",), health="/"
+        (*_GENERATE, Endpoint.MESSAGES, Endpoint.RESPONSES, Endpoint.EMBEDDING),
+        ("max_tokens_only",),
+        health="/",
+        metrics="off",
     ),
     # tensorrt_llm/serve/openai_protocol.py: extra="forbid"
     "tensorrt-llm": Software((*_GENERATE, Endpoint.RESPONSES), ("more_sampling", "strict")),
     # another gateway like this one
-    "penstock": Software((*COMPATIBLE, *OF_ANTHROPIC, Endpoint.RESPONSES, Endpoint.INPUT_TOKENS), health="/readyz"),
+    "penstock": Software(
+        (*COMPATIBLE, *OF_ANTHROPIC, Endpoint.RESPONSES, Endpoint.INPUT_TOKENS), health="/readyz", metrics="off"
+    ),
 }
 
 EMBEDDED: Final = Software((*_GENERATE, *_TOKENS), ("more_sampling", "resume_token_ids", "counts_messages", "strict"))

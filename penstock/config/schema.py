@@ -10,9 +10,19 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from penstock.config.kv_options import KvEventsOptions, PrefillOptions
 from penstock.config.limit_options import BudgetOptions, BudgetText, LimitOptions, OwnBudget, OwnLimits
 from penstock.config.options import Count, Options, Text, says
 from penstock.config.providers import PROVIDERS
+from penstock.config.queue_options import QueueOptions
+from penstock.config.resilience_options import (
+    ConcurrencyOptions,
+    DegradeOptions,
+    HedgeAfter,
+    OutlierOptions,
+    ShedOptions,
+)
+from penstock.config.routing_options import PlaceName, RoutingOptions
 from penstock.config.secrets import SecretReference
 from penstock.config.spec import OnCut, OnDisconnect
 from penstock.config.units import Duration, Instant, Size
@@ -166,11 +176,16 @@ class Model(Options, frozen=True):
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     max_attempts: Annotated[int, Meta(ge=1, le=10), says("Retries, failover and hedges all count.")] = 3
     hedge_after: Annotated[
-        Duration | None,
+        HedgeAfter | None,
         says(
-            "Without a first token for so long, a second attempt starts beside the first; the slower one is cancelled."
+            "Without a first token for so long, a second attempt starts beside the first; the slower one is cancelled. "
+            "`auto`: when it is later than 19 of 20 are, for 2% of the requests at most."
         ),
     ] = None
+    degrade: Annotated[
+        Annotated[tuple[DegradeOptions, ...], Meta(max_length=16)],
+        says("What is given up under overload, the mildest first. Without it, nothing."),
+    ] = ()
     on_disconnect: Annotated[
         OnDisconnect,
         says(
@@ -188,13 +203,16 @@ class Model(Options, frozen=True):
     max_tokens: Annotated[MaxTokensOptions | None, says("How many tokens a caller may ask for. Without it, any.")] = (
         None
     )
+    routing: Annotated[RoutingOptions | None, says("Which requests go where. Without it, in the order above.")] = None
 
 
 class Breaker(Options, frozen=True):
     """When a replica that keeps failing is left alone."""
 
     failures: Annotated[Count, says("In a row, before a replica is left alone.")] = 5
-    open_for: Annotated[Duration, says("Before it is tried again.")] = "10s"
+    open_for: Annotated[
+        Duration, says("Before it is tried again; twice as long each time that this fails, up to a minute.")
+    ] = "10s"
 
 
 class Deployment(Options, frozen=True):
@@ -221,6 +239,13 @@ class Deployment(Options, frozen=True):
     ] = None
     connect_timeout: Annotated[Duration, says("For a connection to be made. At most 5m.")] = "5s"
     breaker: Breaker = msgspec.field(default_factory=Breaker)
+    outliers: Annotated[
+        OutlierOptions | Literal["off"], says("When a replica is left out that does worse than its like; or `off`.")
+    ] = msgspec.field(default_factory=OutlierOptions)
+    concurrency: Annotated[
+        ConcurrencyOptions | None,
+        says("How many requests one replica gets at once is found out. Without it, as many as come."),
+    ] = None
     lose: Annotated[
         Annotated[tuple[FieldName, ...], Meta(max_length=64)] | Literal["all"],
         says(
@@ -228,6 +253,13 @@ class Deployment(Options, frozen=True):
             "caller is told. Without it such a request is refused by the field's name."
         ),
     ] = ()
+    context_window: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000_000)] | None,
+        says("How many tokens it holds, prompt and answer together. A request for more goes elsewhere."),
+    ] = None
+    location: Annotated[
+        PlaceName | None, says("Where it is, from large to small: eu, eu-west-1. Without it, its `region`.")
+    ] = None
     price: Annotated[
         PriceOptions | Annotated[tuple[PriceOptions, ...], Meta(min_length=1, max_length=64)] | None,
         says("What it costs, in the place of what the table of prices says; a list where that changes with the day."),
@@ -247,6 +279,22 @@ class Deployment(Options, frozen=True):
             "Engines only: the path that answers 200 while the engine is well, or `off`. The default follows from "
             "`software`, else /health."
         ),
+    ] = None
+    metrics: Annotated[
+        UpstreamPath | None,
+        says(
+            "Engines only: the path of its metrics (default /metrics), from which the balancer knows its queue and KV "
+            "cache, or `off`. An engine that has none is balanced by what Penstock itself has sent."
+        ),
+    ] = None
+
+    kv_events: Annotated[
+        KvEventsOptions | None,
+        says("Engines and the embedded engine: they tell what their prefix caches hold. Without it, Penstock guesses."),
+    ] = None
+    prefill: Annotated[
+        PrefillOptions | None,
+        says("vLLM only: long prompts are computed by the replicas of another deployment. Without it, where they are."),
     ] = None
 
     endpoint: Annotated[
@@ -289,7 +337,7 @@ class Deployment(Options, frozen=True):
 
 
 KINDS: Final = ("engine", "provider", "model")
-OPTIONS_OF_ENGINE: Final = ("software", "health")
+OPTIONS_OF_ENGINE: Final = ("software", "health", "metrics")
 OPTIONS_OF_REPLICA: Final = (
     "threads",
     "dtype",
@@ -321,7 +369,7 @@ class Access(Options, frozen=True, gc=False):
     expires: Annotated[Instant | None, says("When it ends to be valid.")] = None
     revoked: Annotated[Instant | None, says("Since when it is not valid any more, whatever else is said.")] = None
     priority: Annotated[
-        Literal["high", "normal", "low"] | None,
+        Literal["critical", "high", "normal", "low"] | None,
         says("Who goes first where there is not enough for all. The nearest one that is given holds (else normal)."),
     ] = None
     limits: Annotated[OwnLimits | None, says("How much may be asked for, by all its keys together.")] = None
@@ -541,9 +589,15 @@ class Config(Options, frozen=True):
     budgets: Annotated[
         dict[str, BudgetOptions], Meta(extra={"names": LimitName}), says("How much may be spent, by whom.")
     ] = msgspec.field(default_factory=dict)
+    queue: Annotated[QueueOptions, says("Where requests wait while no replica has room for them.")] = msgspec.field(
+        default_factory=QueueOptions
+    )
     timezone: Annotated[Text, says("In whose days, weeks and months budgets are: Europe/Berlin.")] = "UTC"
     store: Store = msgspec.field(default_factory=Store)
     cost: Cost = msgspec.field(default_factory=Cost)
+    shed: Annotated[
+        ShedOptions | Literal["off"], says("Who is refused before all are late, by priority; or `off`.")
+    ] = msgspec.field(default_factory=ShedOptions)
     server: Server = msgspec.field(default_factory=Server)
     admin: Annotated[Admin | None, says("Where keys, teams and costs are looked after over HTTP.")] = None
     responses: Responses = msgspec.field(default_factory=Responses)

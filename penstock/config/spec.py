@@ -6,11 +6,18 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from penstock.balancing.disaggregate import PrefillRule
+from penstock.balancing.options import DEFAULT as USUAL_BALANCING
+from penstock.balancing.options import Balancing
+from penstock.balancing.queue_options import DEFAULT as USUAL_QUEUE
+from penstock.balancing.queue_options import QueueOptions
 from penstock.config.providers import COMPATIBLE, Auth, Dialect, Quirk
 from penstock.core.plan import Plan
 from penstock.core.request import Endpoint, Priority
 from penstock.limits.rules import Limit
 from penstock.pricing.options import PriceOptions
+from penstock.resilience.options import ConcurrencyRule, HedgeRule, Ladder, OutlierRule, ShedRule
+from penstock.routing.spec import RoutingSpec
 
 OnDisconnect: TypeAlias = Literal["cancel", "drain"]
 OnCut: TypeAlias = Literal["error", "continue", "prefix"]
@@ -25,6 +32,17 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     origin: str
     base_path: str = "/v1"
     health_path: str | None = "/health"  # None: not probed (provider APIs)
+    metrics_path: str | None = None  # where the engine says how busy it is; None: it is not asked
+    kv_events: str = ""  # embedded engine: where it publishes what its prefix cache holds
+    kv_replay: str = ""
+
+
+class KvEventsRule(msgspec.Struct, frozen=True):
+    """Where replicas publish what their prefix caches hold; "" where Penstock itself chooses, and knows it later."""
+
+    endpoint: str = ""
+    replay: str = ""
+    ranks: int = 1  # engines behind each address
 
 
 class DeploymentSpec(msgspec.Struct, frozen=True):
@@ -47,6 +65,14 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     api_version: str | None = None  # goes into the query
     provider: str = ""  # whose price list holds; "": nobody's
     price: tuple[PriceOptions, ...] = ()  # in the place of the table's
+    self_hosted: bool = False  # what is sent there stays with whoever runs Penstock
+    location: str = ""
+    context_window: int | None = None  # tokens
+    balancing: Balancing = USUAL_BALANCING  # its `pending_tokens` is the queue's threshold
+    outliers: OutlierRule | None = OutlierRule()  # None: no replica is left out for being worse than the others
+    kv_events: KvEventsRule | None = None  # None: what they cached is guessed
+    prefill: PrefillRule | None = None  # None: prompts are computed where they are answered
+    concurrency: ConcurrencyRule | None = None  # None: a replica gets as many attempts as come
 
 
 class MaxTokens(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +89,9 @@ class ModelSpec(msgspec.Struct, frozen=True):
     on_disconnect: OnDisconnect = "cancel"
     on_cut: OnCut = "error"
     max_tokens: MaxTokens | None = None
+    routing: RoutingSpec | None = None  # None: deployments in their order, and nothing to decide
+    hedge: HedgeRule | None = None  # hedges follow from predictions; None: from `plan.hedge_after`, if at all
+    degrade: Ladder = ()
 
 
 class GrantSpec(msgspec.Struct, frozen=True, gc=False):
@@ -131,4 +160,7 @@ class PlaneSpec(msgspec.Struct, frozen=True):
     images_hosts: tuple[str, ...] = ()  # () : any public host
     retry_budget_ratio: float = 0.2  # retries and hedges per request, on average
     retry_budget_per_second: float = 10.0  # and this many always
+    shed: ShedRule | None = ShedRule()  # None: nobody is refused for the sake of others
     probe_interval: float = 2.0  # seconds between health checks of a replica
+    report_interval: float = 5.0  # seconds between looks at its metrics
+    queue: QueueOptions = USUAL_QUEUE

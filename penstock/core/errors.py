@@ -155,6 +155,14 @@ class Overloaded(PenstockError):
     status, code, type = 503, "overloaded", "overloaded_error"
 
 
+class QueueRefused(Overloaded):
+    """There is no room for it in time. `code` says why: the queue is full, the deadline cannot be kept, ..."""
+
+    def __init__(self, message: str, code: str, retry_after: float | None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.code = code
+
+
 class LimitExceeded(PenstockError):
     """A limit or a budget of the caller's. `headers` are lines that tell how much of which is left."""
 

@@ -1,71 +1,125 @@
-"""What one gateway process knows about a replica. Mutable, single-threaded, one writer: this file's verbs."""
+"""What one gateway process knows about a replica. Mutable, single-threaded, one writer: this file's verbs.
+
+A plain class and not a struct, so that it can be compiled: choosing reads some ten fields of every replica of a pool.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final
 
-import msgspec
-
-
-class ReplicaView(Protocol):
-    """What a deciding policy may see of a replica. Read-only by type."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def ready(self) -> bool: ...
-    @property
-    def inflight(self) -> int:
-        """Attempts we have open there now. Exact, and ours alone."""
-        ...
-
-    @property
-    def inflight_tokens(self) -> int:
-        """Prompt plus expected output tokens of those attempts."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """Queue depth the engine last reported. Stale by up to one probe."""
-        ...
-
-    @property
-    def kv_used(self) -> float:
-        """Fraction of KV blocks in use, 0..1, as last reported."""
-        ...
-
-    @property
-    def cool_until(self) -> float:
-        """It asked to be left alone until then (Retry-After). Clock.now() seconds."""
-        ...
-
-    @property
-    def rate_limited(self) -> bool:
-        """That is because it said 429."""
-        ...
+PREFILL_RATE: Final = 8_000.0  # tokens/s; an 8B model on one large GPU, until this replica has shown its own
+STEP_BASE: Final = 0.006  # seconds, likewise
+ITL_SLOPE: Final = 0.000_35  # seconds for each running sequence, likewise
 
 
-class Replica(msgspec.Struct):
-    """One addressable process or endpoint of a deployment."""
+class Replica:
+    """One addressable process or endpoint of a deployment.
 
-    name: str
-    deployment: str
-    ready: bool = True
-    inflight: int = 0
-    inflight_tokens: int = 0
-    waiting: int = 0
-    kv_used: float = 0.0
-    cool_until: float = 0.0
-    rate_limited: bool = False  # that is why it cools
+    What is ours is exact and counts from the moment of dispatch: `inflight`, `inflight_tokens`, `pending_tokens`. What
+    the engine says is as old as its last report: `waiting`, `running`, `kv_used`. The rates are learned from both.
+    """
 
-    def started(self, tokens: int) -> None:
+    __slots__ = (
+        "computed_tokens",
+        "cool_until",
+        "deployment",
+        "ejected_until",
+        "inflight",
+        "inflight_tokens",
+        "itl_slope",
+        "kv_tokens",
+        "kv_used",
+        "max_running",
+        "name",
+        "pending_tokens",
+        "prefill_rate",
+        "ramp",
+        "rate_limited",
+        "ready",
+        "running",
+        "step_base",
+        "waiting",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        deployment: str,
+        *,
+        ready: bool = True,
+        inflight: int = 0,
+        inflight_tokens: int = 0,
+        pending_tokens: int = 0,
+        waiting: int = 0,
+        running: int = 0,
+        kv_used: float = 0.0,
+        kv_tokens: int = 0,
+        max_running: int = 0,
+        prefill_rate: float = PREFILL_RATE,
+        step_base: float = STEP_BASE,
+        itl_slope: float = ITL_SLOPE,
+        weight: float = 1.0,
+    ) -> None:
+        self.name = name
+        self.deployment = deployment
+        self.ready = ready
+        self.inflight = inflight  # attempts that we have open there now
+        self.inflight_tokens = inflight_tokens  # prompt plus expected output tokens of those
+        self.pending_tokens = pending_tokens  # uncached prompt tokens of those that have no first token yet
+        self.computed_tokens = 0  # uncached prompt tokens of all that had their first token, since the beginning
+        self.waiting = waiting  # requests in the engine's own queue, ours among them
+        self.running = running  # sequences in its batch, ours among them
+        self.kv_used = kv_used  # fraction of its KV blocks that requests hold, 0..1
+        self.kv_tokens = kv_tokens  # how many tokens its KV cache has room for; 0: not known, as with a provider
+        self.max_running = max_running  # sequences that it computes at once; 0: not known
+        self.prefill_rate = prefill_rate  # uncached prompt tokens per second
+        self.step_base = step_base  # seconds of a decoding step, however few sequences it is for
+        self.itl_slope = itl_slope  # seconds that each running sequence adds to it
+        self.weight = weight  # its share, under the policy `weighted`; > 0
+        self.ramp = 1.0  # slow start: what its cost is multiplied by, >= 1; more than that while it is new or recovered
+        self.cool_until = 0.0  # it asked to be left alone until then (Retry-After). Clock.now() seconds
+        self.rate_limited = False  # that is because it said 429
+        self.ejected_until = 0.0  # it does worse than its like, and is left out until then. Clock.now() seconds
+
+    def __repr__(self) -> str:
+        return f"Replica({self.name!r}, {self.deployment!r}, inflight={self.inflight}, ready={self.ready})"
+
+    def started(self, tokens: int, uncached: int = 0) -> None:
+        """An attempt is on its way: `tokens` of prompt and expected output, `uncached` of prompt to compute."""
         self.inflight += 1
         self.inflight_tokens += tokens
+        self.pending_tokens += uncached
 
-    def ended(self, tokens: int) -> None:
+    def first_token(self, uncached: int) -> None:
+        """Its prompt has been computed: what `started` was told is pending no more."""
+        self.pending_tokens -= uncached
+        self.computed_tokens += uncached
+        assert self.pending_tokens >= 0, f"{self.name}: more prompt tokens computed than sent"
+
+    def ended(self, tokens: int, uncached: int = 0) -> None:
+        """It is over. `uncached`: what is still pending of it, so 0 once there was a first token."""
         self.inflight -= 1
         self.inflight_tokens -= tokens
+        self.pending_tokens -= uncached
         assert self.inflight >= 0, f"{self.name}: more ends than starts"
+        assert self.pending_tokens >= 0, f"{self.name}: more prompt tokens computed than sent"
+
+    def reported(
+        self,
+        *,
+        waiting: int,
+        running: int,
+        kv_used: float,
+        kv_tokens: int | None = None,
+        max_running: int | None = None,
+    ) -> None:
+        """What the engine says of itself. None: it did not say, and what was known stays."""
+        self.waiting, self.running, self.kv_used = waiting, running, kv_used
+        if kv_tokens is not None:
+            self.kv_tokens = kv_tokens
+        if max_running is not None:
+            self.max_running = max_running
 
     def cool(self, until: float, *, rate_limited: bool) -> None:
         """Leave it alone until then (Clock.now() seconds), and remember whether that is because it said 429."""

@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from penstock.core.plan import Attempt
-from penstock.core.request import Usage
+from penstock.core.request import Priority, Usage
 
 
 class UsageSource(StrEnum):
@@ -47,6 +47,19 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     session: str = ""
     tags: tuple[str, ...] = ()
     cost_nanos: int | None = None
+    priority: Priority = Priority.NORMAL
+    admitted_after: float = 0.0  # limits and budgets had been reserved, and where it may go was decided
+    queued_for: float = 0.0  # until a replica had room for it
+    predicted_ttft: float = 0.0  # when it was sent: from then to the first token; 0: nobody could say
+    matched_tokens: int = 0  # of the prompt, that the replica was taken to have in its cache
+    why: tuple[str, ...] = ()  # where it went, in words; nothing where there was nothing to decide
+    arm: str = ""  # of the experiment or canary
+    degraded: tuple[str, ...] = ()  # what was given up for it
+    trace_id: str = ""  # 32 hex digits (W3C Trace Context)
+    parent_id: str = ""  # 16, of the caller's span; "": it sent none
+    sampled: bool = False  # its caller records this trace
+    prompt_version: str = ""
+    context: tuple[str, ...] = ()  # ids of what was retrieved for its prompt
 
 
 def to_microsecond(seconds: float) -> float:

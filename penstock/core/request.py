@@ -42,8 +42,9 @@ class Endpoint(StrEnum):
 
 
 class Priority(StrEnum):
-    """Who goes first where there is not enough for all."""
+    """Who goes first where there is not enough for all, in this order."""
 
+    CRITICAL = "critical"
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
@@ -115,6 +116,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     form: bytes = b""  # the body of a multipart request (audio, images), which has no `fields`
     content_type: bytes = b""  # its type, with the boundary
     received: Received | None = None  # of a long body, so that it need not be written anew
+    prefix_tokens: tuple[int, ...] = PREFIX_TOKENS  # how much of the prompt each prefix hash covers, from its start
+    session: str = ""  # whose earlier requests left their prompts in a replica's cache; "": not said
 
     def forget(self) -> None:
         """Drop what the caller sent: a long answer should not hold the question."""

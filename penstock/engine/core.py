@@ -22,10 +22,12 @@ from penstock.batching.sequence import Sequence, new_sequence
 from penstock.core.clock import Clock
 from penstock.engine.checkpoint import Floats
 from penstock.engine.forward import Forward, make_batch
+from penstock.engine.kv_events import CacheLog
 from penstock.engine.measures import Measures
 from penstock.engine.progress import Progress
 from penstock.engine.sampling import Logprobs, SamplingParams
 from penstock.engine.tokenizer import Tokenizer
+from penstock.wire.kv_events import Event
 
 # The scheduler checks itself when it runs out of work, once in so many times: the check costs about a step.
 IDLE_TIMES_PER_CHECK = 100
@@ -161,8 +163,11 @@ class EngineCore:
         eos_token_ids: tuple[int, ...],
         clock: Clock,
         on_crash: Callable[[Exception], None],
+        on_cache: Callable[[list[Event]], None] | None = None,
     ) -> None:
-        """`on_crash` is called in the event loop when the thread fails; nothing is computed any more then."""
+        """`on_crash` is called in the event loop when the thread fails; nothing is computed any more then. `on_cache`
+        hears there, after each step, how the prefix cache has changed.
+        """
         self.measures = Measures()
         self.failure: str | None = None
         self._forward = forward
@@ -175,6 +180,10 @@ class EngineCore:
         self._scheduler = Scheduler(
             msgspec.structs.replace(options, max_waiting=options.max_waiting + options.max_seqs)
         )
+        self._on_cache = on_cache
+        self._cache_log = CacheLog(options.block_size)
+        if on_cache is not None:
+            self._scheduler.watch(self._cache_log)
         self._answers: dict[str, _Answer] = {}
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -309,6 +318,9 @@ class EngineCore:
         self.measures.step_seconds += now - began
         if deliveries:
             self._tell(deliveries)
+        if self._on_cache is not None and self._cache_log.events:
+            assert self._loop is not None, "start comes before any step"
+            self._loop.call_soon_threadsafe(self._on_cache, self._cache_log.take())
 
     def _sample(self, step: Step, logits: Floats, best: list[int]) -> list[TokenPart]:
         """One token per sampling chunk; -1 where the model's numbers are broken."""

@@ -4,6 +4,7 @@ import it.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -39,6 +40,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     kv_tokens: int = 16_384
     """Tokens for which keys and values are kept, for running sequences and remembered prefixes together."""
     prefix_cache: bool = True
+    kv_events: str = ""
+    """Where to publish what the prefix cache holds, such as `tcp://127.0.0.1:5557`, or `tcp://127.0.0.1:*` for a free
+    port, told in `Ready.kv_events`. Empty: nowhere."""
+    kv_replay: str = ""
+    """Likewise, where the last batches of that are repeated for those who missed some. Needs `kv_events`."""
     drain_seconds: float = 20.0
     """After a SIGTERM, how long running requests may take to finish."""
 
@@ -52,6 +58,13 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"max_model_len must not be negative, is {self.max_model_len}")
         if self.drain_seconds < 0:
             raise ValueError(f"drain_seconds must not be negative, is {self.drain_seconds}")
+        if self.kv_replay and not self.kv_events:
+            raise ValueError("kv_replay repeats what kv_events publishes: give both")
+        for name in ("kv_events", "kv_replay"):
+            if not re.fullmatch(r"(tcp://[^ /]+:(\d{1,5}|\*))?", getattr(self, name)):
+                raise ValueError(
+                    f"{name} must be an endpoint such as tcp://127.0.0.1:5557, not {getattr(self, name)!r}"
+                )
         if self.max_batched_tokens < self.max_seqs:
             raise ValueError(
                 f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_seqs ({self.max_seqs})"
@@ -71,6 +84,9 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """What is computed in, which differs from the option where the kernels could not be used."""
     parameters: int
     max_model_len: int
+    kv_events: str = ""
+    """Where the changes of its prefix cache are published; empty: nowhere."""
+    kv_replay: str = ""
     notes: tuple[str, ...] = ()
     """Sentences a person should read, for example why the kernels are not used."""
 

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from random import Random, SystemRandom
 
@@ -46,6 +47,7 @@ async def serve_engine(
     """
     from penstock.engine.checkpoint import CheckpointError
     from penstock.engine.core import EngineCore
+    from penstock.engine.kv_events import Publisher
     from penstock.engine.load import load_model
     from penstock.engine.server import EngineServer
     from penstock.http.options import ServerOptions
@@ -64,6 +66,7 @@ async def serve_engine(
         crashes.append(error)
         stopping.set()
 
+    publisher = Publisher(clock) if options.kv_events else None
     core = EngineCore(
         model.forward,
         model.tokenizer,
@@ -71,6 +74,7 @@ async def serve_engine(
         eos_token_ids=model.config.eos_token_ids,
         clock=clock,
         on_crash=crashed,
+        on_cache=None if publisher is None else publisher.publish,
     )
     handler = EngineServer(model, core, clock=clock, rng=rng or SystemRandom())
     # The longest prompt there can be, with every character escaped, and as much again for everything around it.
@@ -81,6 +85,12 @@ async def serve_engine(
         await server.start(options.host, options.port)
     except OSError as error:
         raise ReplicaError(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}") from None
+    try:
+        if publisher is not None:
+            publisher.bind(options.kv_events, options.kv_replay)
+    except OSError as error:
+        server.close()
+        raise ReplicaError(f"cannot publish on {options.kv_events}: {error.strerror or error}") from None
     core.start()
     try:
         if on_ready is not None:
@@ -93,14 +103,19 @@ async def serve_engine(
                     dtype=model.forward.dtype,
                     parameters=model.parameters,
                     max_model_len=model.max_model_len,
+                    kv_events="" if publisher is None else publisher.endpoint,
+                    kv_replay="" if publisher is None else publisher.replay,
                     notes=model.notes,
                 )
             )
-        await stopping.wait()
-        await server.drain(options.drain_seconds)
+        async with nullcontext() if publisher is None else publisher.repeating():
+            await stopping.wait()
+            await server.drain(options.drain_seconds)
     finally:
         server.close()
         core.stop()
+        if publisher is not None:
+            publisher.close()
     if crashes:
         raise ReplicaError(f"the replica failed: {crashes[0]!r}") from crashes[0]
 

@@ -15,9 +15,13 @@ from penstock.core.plan import Plan
 from penstock.core.request import Endpoint
 from penstock.gateway.inline_media import Fetcher
 from penstock.gateway.keyring import Keyring
+from penstock.gateway.queued import Queued
+from penstock.gateway.watch import Watch
 from penstock.limits.rules import Rules
 from penstock.pricing.prices import Price
 from penstock.resilience.breaker import Breaker
+from penstock.resilience.concurrency import Limited
+from penstock.resilience.hedging import Hedging
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.credentials import Authorization
@@ -34,12 +38,15 @@ class Route(msgspec.Struct, frozen=True):
     max_tokens: MaxTokens | None = None
     cap_name: str = "max_tokens"  # what its upstreams call the maximum of an answer in chat completions
     inline_media: bool = False  # pictures by URL must be put into the request
+    queued: Queued | None = None  # where its requests wait for a replica with room; None: they never do
+    hedging: Hedging | None = None
     by_endpoint: Mapping[Endpoint, Route] = {}
     """The same for each endpoint that at least one of the deployments can answer, with only those that can."""
 
 
 class Plane(msgspec.Struct, frozen=True):
-    """`routes` by model, `pools` by deployment, `upstreams`, `transports` and `breakers` by replica."""
+    """`routes` by model, `pools` by deployment, `upstreams`, `transports`, `breakers` and `gates` by replica, `watches`
+    by deployment (of more than one replica). A gate is what an attempt has to pass: a breaker, perhaps with a limit."""
 
     spec: PlaneSpec
     routes: Mapping[str, Route]
@@ -47,6 +54,9 @@ class Plane(msgspec.Struct, frozen=True):
     upstreams: Mapping[str, Upstream]
     transports: Mapping[str, Transport]
     breakers: Mapping[str, Breaker]
+    gates: Mapping[str, Breaker | Limited]
+    watches: Mapping[str, Watch]
+    queues: Sequence[Queued]
     renewed: Mapping[str, Authorization]  # by replica: credentials that must be fetched before it is ready
     keyring: Keyring
     rules: Rules

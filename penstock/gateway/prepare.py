@@ -5,7 +5,7 @@ Replicas that stay keep their counts, breakers and connections, so a reload is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Final
 
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import structs
 
 from penstock.balancing.balancer import Balancer
+from penstock.balancing.prefix_index import Index
 from penstock.config.limits import lookup
 from penstock.config.prices import bundled, price_for
 from penstock.config.spec import DeploymentSpec, ModelSpec, PlaneSpec, ReplicaSpec
@@ -25,10 +26,16 @@ from penstock.gateway.inline_media import Fetcher
 from penstock.gateway.issued_keys import IssuedKeys
 from penstock.gateway.keyring import Keyring
 from penstock.gateway.plane import Plane, Route
+from penstock.gateway.queued import Queued
+from penstock.gateway.watch import Watch
 from penstock.gateway.ways import authorization_of, ways_of
 from penstock.limits.rules import Rules
 from penstock.pricing.prices import Table
 from penstock.resilience.breaker import Breaker, BreakerRule
+from penstock.resilience.concurrency import Concurrency, Limited
+from penstock.resilience.hedging import Hedging
+from penstock.resilience.options import ConcurrencyRule
+from penstock.resilience.outliers import Outliers
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.credentials import Authorization
@@ -53,6 +60,7 @@ class Parts(msgspec.Struct, frozen=True):
     transport: Callable[[DeploymentSpec, ReplicaSpec], Transport]
     fetcher: Callable[[PlaneSpec], Fetcher | None] = lambda spec: None
     issued: IssuedKeys | None = None  # keys made at run time, which all planes share
+    index: Index | None = None  # what is known of prefix caches; None: what was sent is remembered
 
 
 class LiveReplica(msgspec.Struct, frozen=True):
@@ -85,6 +93,7 @@ class Preparer:
         live: dict[str, LiveReplica] = {}
         pools: dict[str, list[Replica]] = {}
         breakers: dict[str, Breaker] = {}
+        gates: dict[str, Breaker | Limited] = {}
         known = {} if previous is None else {replica.name: replica for replica in previous.replicas()}
         for deployment in spec.deployments:
             secret = self._secret(deployment)
@@ -98,24 +107,46 @@ class Preparer:
                     live[place.name] = self._start(deployment, place, secret)
                 rule = BreakerRule(failures=deployment.breaker_failures, open_for=deployment.breaker_open_for)
                 breaker = previous.breakers.get(place.name) if previous is not None and same_place else None
-                breakers[place.name] = breaker if breaker is not None and breaker.rule == rule else Breaker(rule)
+                if breaker is None or breaker.rule != rule:
+                    breaker = Breaker(rule)
+                breakers[place.name] = breaker
+                gate = previous.gates.get(place.name) if previous is not None and same_place else None
+                gates[place.name] = _gate(gate, breaker, deployment.concurrency)
                 kept = known.get(place.name) if same_place else None
                 # at the start nothing is known; later a new replica is trusted until the prober has asked it, so
                 # that a reload which replaces every replica leaves no gap
                 ready = place.health_path is None or previous is not None
                 ready = ready and live[place.name].authorization.constant is not None
                 pools[deployment.name].append(kept or Replica(place.name, deployment.name, ready=ready))
-        balancer = previous.balancer if previous is not None else Balancer()
+        balancer = previous.balancer if previous is not None else Balancer(self._parts.index)
         budgets = self._budgets(spec, previous)
+        queues = self._queues(spec, balancer, previous)
         deployments = {deployment.name: deployment for deployment in spec.deployments}
+        balancing = {
+            one.name: structs.replace(one.balancing, pending_tokens=spec.queue.threshold) for one in spec.deployments
+        }
         issued = self._parts.issued
         plane = Plane(
             spec=spec,
-            routes={model.name: _route(model, pools, live, deployments, budgets[model.name]) for model in spec.models},
+            routes={
+                model.name: _route(
+                    model,
+                    pools,
+                    live,
+                    deployments,
+                    budgets[model.name],
+                    _queue_of(model, queues),
+                    _hedging(model, previous),
+                )
+                for model in spec.models
+            },
             pools=pools,
             upstreams={name: one.upstream for name, one in live.items()},
             transports={name: one.transport for name, one in live.items()},
             breakers=breakers,
+            gates=gates,
+            watches=_watches(spec, pools, previous),
+            queues=queues,
             renewed={name: one.authorization for name, one in live.items() if one.authorization.constant is None},
             keyring=self._keyring(spec, previous),
             rules=Rules(spec.limits, zone(spec.timezone), lookup(spec, None if issued is None else issued.limits_of)),
@@ -131,7 +162,13 @@ class Preparer:
                 if live.get(name) is not one:
                     one.close()
                 if name not in live:
-                    balancer.prefixes.forget(name)
+                    balancer.forget(name)
+            now = self._parts.clock.now()
+            balancer.configure(balancing)
+            for name, watch in plane.watches.items():
+                watch.serve(pools[name], now)
+            for queued in queues:
+                queued.serve([pools[name] for name in queued.key])
 
         return plane, swapped
 
@@ -149,6 +186,15 @@ class Preparer:
         return {
             model.name: kept[model.name].budget if model.name in kept else RetryBudget(*terms) for model in spec.models
         }
+
+    def _queues(self, spec: PlaneSpec, balancer: Balancer, previous: Plane | None) -> tuple[Queued, ...]:
+        """One for all models whose deployments overlap; those that are as they were are carried over."""
+        kept = {} if previous is None else {one.key: one for one in previous.queues if one.options == spec.queue}
+        parts = self._parts
+        return tuple(
+            kept.get(key) or Queued(key, spec.queue, balancer, parts.rng, parts.clock)
+            for key in _overlapping([model.plan.deployments for model in spec.models])
+        )
 
     def _keyring(self, spec: PlaneSpec, previous: Plane | None) -> Keyring:
         """The previous one, where nothing about keys has changed: a hundred thousand take a while."""
@@ -184,6 +230,55 @@ class Preparer:
         return LiveReplica((deployment, place), secret, upstream, transport, authorization)
 
 
+def _gate(before: Breaker | Limited | None, breaker: Breaker, rule: ConcurrencyRule | None) -> Breaker | Limited:
+    if rule is None:
+        return breaker
+    if isinstance(before, Limited) and before.breaker is breaker and before.concurrency.rule == rule:
+        return before
+    return Limited(breaker, Concurrency(rule))
+
+
+def _watches(spec: PlaneSpec, pools: Mapping[str, list[Replica]], previous: Plane | None) -> dict[str, Watch]:
+    """Where there is somebody to be compared with."""
+    found = {}
+    for deployment in spec.deployments:
+        rule, pool = deployment.outliers, pools[deployment.name]
+        if rule is None or len(pool) < 2:
+            continue
+        watch = None if previous is None else previous.watches.get(deployment.name)
+        if watch is None or watch.outliers.rule != rule:
+            watch = Watch(Outliers(rule, pool))
+        found[deployment.name] = watch
+    return found
+
+
+def _overlapping(plans: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Deployments in groups: two that one model uses are in the same."""
+    groups: list[dict[str, None]] = []  # as sets that keep their order
+    for names in plans:
+        joined = dict.fromkeys(names)
+        apart = []
+        for group in groups:
+            if joined.keys().isdisjoint(group):
+                apart.append(group)
+            else:
+                joined = group | joined
+        groups = [*apart, joined]
+    return [tuple(group) for group in groups]
+
+
+def _queue_of(model: ModelSpec, queues: Iterable[Queued]) -> Queued | None:
+    first = model.plan.deployments[0]
+    return next((one for one in queues if first in one.key), None)
+
+
+def _hedging(model: ModelSpec, previous: Plane | None) -> Hedging | None:
+    if model.hedge is None:
+        return None
+    before = None if previous is None or model.name not in previous.routes else previous.routes[model.name].hedging
+    return before if before is not None and before.rule == model.hedge else Hedging(model.hedge)
+
+
 def _of_keys(spec: PlaneSpec) -> tuple[object, ...]:
     return spec.grants, spec.trusted_proxies, spec.keys
 
@@ -194,6 +289,8 @@ def _route(
     live: Mapping[str, LiveReplica],
     deployments: Mapping[str, DeploymentSpec],
     budget: RetryBudget,
+    queued: Queued | None,
+    hedging: Hedging | None,
 ) -> Route:
     """Replicas of a deployment are alike, so what its first one can answer all can."""
     specs = [deployments[name] for name in model.plan.deployments]
@@ -212,6 +309,8 @@ def _route(
             model.max_tokens,
             "max_completion_tokens" if any("max_completion_tokens" in one.quirks for one in specs) else "max_tokens",
             inline_media=any(deployments[name].inline_media for name in names),
+            queued=queued,
+            hedging=hedging,
         )
 
     can = {name: live[pools[name][0].name].upstream.endpoints for name in plan.deployments if pools[name]}

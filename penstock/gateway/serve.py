@@ -41,6 +41,7 @@ from penstock.gateway.leases import Leases
 from penstock.gateway.max_tokens import held_to
 from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, openapi, words_for
 from penstock.gateway.plane import Plane, Route
+from penstock.gateway.pressure import Pressure
 from penstock.gateway.relay import Relay
 from penstock.gateway.stored_responses import StoredResponses
 from penstock.gateway.try_upstreams import Try, TryUpstreams
@@ -53,6 +54,7 @@ from penstock.wire.media import remote_media
 from penstock.wire.so_far import begin
 from penstock.wire.special import COUNT_BODIES
 
+SWEEP_EVERY: Final = 1.0  # seconds between two looks for replicas that do worse than their like
 CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
 _MODELS: Final = re.compile(rb"(?:/openai|/anthropic)?/v1/models(?:/(.+))?").fullmatch
 Page = Callable[[Exchange], None]
@@ -62,13 +64,14 @@ class Call:
     """What is known of a request while it lives; the receipt is written from it. Owns the relay of its answer."""
 
     __slots__ = (
-        "_gateway", "alarm", "answer", "bill", "caller", "endpoint", "error", "id", "is_over", "last", "leases",
-        "plane", "received_at", "request", "route", "status", "told", "tries", "waiting",
+        "_gateway", "admitted_at", "alarm", "answer", "bill", "caller", "endpoint", "error", "id", "is_over", "last",
+        "leases", "plane", "received_at", "request", "route", "status", "told", "tries", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, id: str, plane: Plane, endpoint: Endpoint) -> None:
         self._gateway, self.id, self.plane, self.endpoint = gateway, id, plane, endpoint
         self.received_at = plane.clock.now()
+        self.admitted_at = 0.0  # 0: it was not
         self.alarm = Alarm()
         self.leases = Leases()
         self.caller: Caller = ANYONE
@@ -131,12 +134,26 @@ class Gateway:
         self._drains = Drains()
         self._responses = stored or StoredResponses(MemoryResponses(), plane.clock)
         self._background = Background(self._responses)
+        self._pressure = Pressure()
+        self._swept_at = 0.0
         self._pages: dict[bytes, Page] = {
             b"/healthz": self._alive,
             b"/readyz": self._ready,
             b"/openapi.json": self._describe,
             **(pages or {}),
         }
+
+    def tend(self) -> None:
+        """Some four times a second: what changes by itself, and what need not be looked at for each request."""
+        plane = self.plane
+        now = plane.clock.now()
+        for queued in plane.queues:
+            queued.tend(now)
+        self._pressure.look(plane, now)
+        if now - self._swept_at >= SWEEP_EVERY:
+            self._swept_at = now
+            for watch in plane.watches.values():
+                watch.sweep(now)
 
     def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """The HTTP handler: a coroutine for what takes time, None for what has been answered."""
@@ -179,6 +196,8 @@ class Gateway:
                 recalled = await self._responses.recall(request)
                 call.request = request = recalled.request
             call.route = route
+            if self._pressure.saturations:
+                self._pressure.admit(plane, route, request, plane.rng)
             if route.max_tokens is not None:
                 request, call.told = held_to(route.max_tokens, route.cap_name, request)
                 call.request = request
@@ -191,6 +210,7 @@ class Gateway:
                 if remote:
                     call.request = request = await inlined(request, remote, plane.fetcher)
             plan = route.plan if request.stream else route.plain_plan
+            call.admitted_at = plane.clock.now()
             so_far = None if plan.on_cut == "error" else begin(request, plan.on_cut, plane.rng.getrandbits(32))
             call.tries = tries = TryUpstreams(
                 plane, request, plan, route, self._alarms, call.alarm, call.leases, so_far
@@ -360,6 +380,7 @@ def _receipt(call: Call) -> tuple[Outcome, Cost]:
     duration = plane.clock.now() - call.received_at
     first = None if answer is None else answer.first_token_at
     received_at = plane.clock.wall() - duration
+    choice = None if tries is None else tries.choice
     deployment, cost, said = "", NOTHING, UNATTRIBUTED
     if last is not None and call.route is not None:
         deployment = last.replica.deployment
@@ -390,6 +411,11 @@ def _receipt(call: Call) -> tuple[Outcome, Cost]:
         session=said.session,
         tags=said.tags,
         cost_nanos=cost.nanos,
+        priority=call.caller.priority,
+        admitted_after=to_microsecond(call.admitted_at - call.received_at) if call.admitted_at else 0.0,
+        queued_for=0.0 if tries is None else to_microsecond(tries.queued_for),
+        predicted_ttft=0.0 if choice is None else to_microsecond(choice.wait),
+        matched_tokens=0 if choice is None or request is None else max(0, request.prompt_tokens - choice.uncached),
     )
     return outcome, cost
 

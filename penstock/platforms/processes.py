@@ -47,6 +47,8 @@ class Announcement(msgspec.Struct, frozen=True):
 
     port: int = 0
     pid: int = 0
+    kv_events: str = ""  # where it publishes what its prefix cache holds
+    kv_replay: str = ""
 
 
 class State(StrEnum):

@@ -7,6 +7,9 @@ the tests by hand: all three run this file. Which replica an attempt goes to is 
     machine = Attempts(plan, budget, rng, deadline)
     actions = machine.start(now)
     actions = machine.on(Failed(0, UpstreamError(FailureKind.CONNECT)), now)
+
+An attempt can be slow (a hedge starts beside it), suspected (another one starts beside it at once), overdue (it is
+cancelled and counts as failed), or failed.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import msgspec
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.plan import Plan
 from penstock.resilience.failures import CONSEQUENCES
+from penstock.resilience.hedging import HedgeBudget
 from penstock.resilience.retry_budget import RetryBudget
 
 
@@ -30,6 +34,15 @@ class Failed(msgspec.Struct, frozen=True, gc=False, tag=True):
     attempt: int
     failure: UpstreamError
     wait: float = 0.0  # seconds before any replica would take it again; 0 when another one may take it now
+
+
+class Suspected(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """The replica of that attempt has been left out (`outliers.Ejection`), and it waits there for a first token.
+
+    Another one starts beside it, so that nobody waits for a replica that hangs until a timeout says so.
+    """
+
+    attempt: int
 
 
 class Woke(msgspec.Struct, frozen=True, gc=False, tag=True):
@@ -62,21 +75,32 @@ class GiveUp(msgspec.Struct, frozen=True, gc=False, tag=True):
     failure: UpstreamError
 
 
-Event = FirstToken | Failed | Woke
+Event = FirstToken | Failed | Suspected | Woke
 Action = Open | Cancel | WakeAt | Commit | GiveUp
 
 
 class Attempts:
-    """One request's tries. `deadline` is Clock.now() seconds; `done` once it has said `Commit` or `GiveUp`."""
+    """One request's tries. `deadline` is Clock.now() seconds; `done` once it has said `Commit` or `GiveUp`.
+
+    `hedges` is what hedges take from beside `budget`; None: from `budget` alone.
+    """
 
     __slots__ = (
-        "_budget", "_deadline", "_failures", "_hedge_at", "_hedged", "_live", "_opened", "_plan", "_reopen_at", "_rng",
-        "done",
+        "_budget", "_deadline", "_failures", "_hedge_at", "_hedged", "_hedges", "_live", "_opened", "_plan",
+        "_reopen_at", "_rng", "_suspected", "done",
     )  # fmt: skip
 
-    def __init__(self, plan: Plan, budget: RetryBudget, rng: Random, deadline: float = float("inf")) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        budget: RetryBudget,
+        rng: Random,
+        deadline: float = float("inf"),
+        hedges: HedgeBudget | None = None,
+    ) -> None:
         self._plan = plan
         self._budget = budget
+        self._hedges = hedges
         self._rng = rng
         self._deadline = deadline
         self._opened = 0
@@ -85,6 +109,7 @@ class Attempts:
         self._reopen_at: float | None = None  # a backoff in progress
         self._hedge_at: float | None = None
         self._hedged = False
+        self._suspected: set[int] = set()
         self.done = False
 
     def start(self, now: float) -> list[Action]:
@@ -102,6 +127,8 @@ class Attempts:
                 if self._live.pop(attempt, None) is None:
                     return []
                 return self._after_failure(failure, wait, now)
+            case Suspected(attempt):
+                return self._after_suspicion(attempt, now)
             case Woke():
                 return self._after_alarm(now)
 
@@ -148,10 +175,30 @@ class Attempts:
             actions.append(self._open(now))
         elif self._hedge_at is not None and self._hedge_at <= now:
             self._hedge_at = None
-            if self._budget.take(now):
+            if self._may_hedge(now):
                 self._hedged = True
                 actions.append(self._open(now))
         return self._with_alarm(actions)
+
+    def _after_suspicion(self, attempt: int, now: float) -> list[Action]:
+        """Once for each attempt, and only where none of the others might still answer."""
+        if attempt not in self._live or attempt in self._suspected:
+            return []
+        self._suspected.add(attempt)
+        if self._reopen_at is not None or self._opened >= self._plan.max_attempts:
+            return []
+        if any(live not in self._suspected for live in self._live) or not self._budget.take(now):
+            return []
+        return self._with_alarm([self._open(now)])
+
+    def _may_hedge(self, now: float) -> bool:
+        hedges = self._hedges
+        if hedges is None:
+            return self._budget.take(now)
+        if not (hedges.affords and self._budget.take(now)):
+            return False
+        hedges.spend()
+        return True
 
     def _open(self, now: float) -> Open:
         number = self._opened

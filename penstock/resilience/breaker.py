@@ -1,4 +1,8 @@
-"""Circuit breaker: stop calling what keeps failing, then ask again, a little at a time. Pure."""
+"""Circuit breaker: stop calling what keeps failing, then ask again, a little at a time. Pure.
+
+Only an answer that was whole is a success: a stream that breaks in its middle is a failure, also of a probe. Each
+probe that fails doubles the time until the next one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,8 @@ class Phase(StrEnum):
 
 class BreakerRule(msgspec.Struct, frozen=True, gc=False):
     failures: int = 5  # in a row, to open
-    open_for: float = 10.0  # seconds
+    open_for: float = 10.0  # seconds, the first time; twice as long after each failed probe
+    longest: float = 60.0  # seconds; an `open_for` that is longer stays as it is
     probes: int = 1  # calls let through while half open
 
 
@@ -30,20 +35,31 @@ class Breaker(msgspec.Struct):
     failed_in_a_row: int = 0
     opened_at: float | None = None
     probing: int = 0
+    failed_probes: int = 0  # in a row
     closed: bool = True  # exactly when `opened_at` is None
+
+    def opens_until(self) -> float:
+        """When the next probe may go, while it is not closed. Clock.now() seconds."""
+        assert self.opened_at is not None, "it is closed"
+        rule = self.rule
+        if not self.failed_probes:
+            return self.opened_at + rule.open_for
+        # of so many doublings each one is longer than any `longest`
+        doubled = rule.open_for * 2.0 ** min(self.failed_probes, 64)
+        return self.opened_at + max(rule.open_for, min(rule.longest, doubled))
 
     def phase(self, now: float) -> Phase:
         if self.opened_at is None:
             return Phase.CLOSED
-        return Phase.OPEN if now < self.opened_at + self.rule.open_for else Phase.HALF_OPEN
+        return Phase.OPEN if now < self.opens_until() else Phase.HALF_OPEN
 
     def allows(self, now: float) -> bool:
         if self.opened_at is None:
             return True
-        return now >= self.opened_at + self.rule.open_for and self.probing < self.rule.probes
+        return self.probing < self.rule.probes and now >= self.opens_until()
 
     def on_start(self, now: float) -> None:
-        if self.opened_at is not None and now >= self.opened_at + self.rule.open_for:
+        if self.opened_at is not None and now >= self.opens_until():
             self.probing += 1
 
     def on_end(self, ended: FailureKind | str, now: float) -> None:
@@ -58,13 +74,19 @@ class Breaker(msgspec.Struct):
 
     def on_success(self, now: float) -> None:
         """A whole answer came. One that began before the breaker opened closes it too: the replica is alive."""
-        self.failed_in_a_row, self.opened_at, self.probing, self.closed = 0, None, 0, True
+        self.failed_in_a_row, self.opened_at, self.probing, self.failed_probes, self.closed = 0, None, 0, 0, True
 
     def on_failure(self, now: float) -> None:
+        """While it is open these are of attempts that began before: they say what is known, and prolong nothing."""
         self.failed_in_a_row += 1
-        self.probing = 0
-        if self.opened_at is not None or self.failed_in_a_row >= self.rule.failures:
-            self.opened_at, self.closed = now, False
+        if self.opened_at is None:
+            if self.failed_in_a_row >= self.rule.failures:
+                self.opened_at, self.closed = now, False
+        elif self.probing:
+            self.opened_at, self.probing = now, 0
+            self.failed_probes += 1
+        elif now >= self.opens_until():
+            self.opened_at = now
 
     def on_abandoned(self, now: float) -> None:
         """It ended in a way that says nothing about the replica: the caller left or was at fault, or a hedge won."""

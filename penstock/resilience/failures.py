@@ -7,6 +7,7 @@ about the replica's health; a caller's bad request does not. The texts are for c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -78,7 +79,53 @@ CONSEQUENCES: Final[Mapping[FailureKind, Consequence]] = {
 }
 
 
-OF_THE_CALLER: Final = frozenset({FailureKind.REJECTED, FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_POLICY})
+class Lasting(StrEnum):
+    """Whether the same request, a little later, may fare better."""
+
+    TRANSIENT = "transient"
+    SYSTEMATIC = "systematic"  # not before somebody changes something
+
+
+class Blame(StrEnum):
+    """Who could change it."""
+
+    CALLER = "caller"  # their request
+    SYSTEM = "system"  # the gateway, its configuration, its accounts and the fleet that it has
+    PROVIDER = "provider"  # whoever runs the model server
+
+
+class Nature(msgspec.Struct, frozen=True, gc=False):
+    lasting: Lasting
+    blame: Blame
+
+
+_PASSING: Final = Nature(Lasting.TRANSIENT, Blame.PROVIDER)
+_OURS: Final = Nature(Lasting.SYSTEMATIC, Blame.SYSTEM)
+_THEIRS: Final = Nature(Lasting.SYSTEMATIC, Blame.CALLER)
+
+NATURES: Final[Mapping[FailureKind, Nature]] = {
+    FailureKind.CONNECT: _PASSING,
+    FailureKind.CONNECT_TIMEOUT: _PASSING,
+    FailureKind.FIRST_TOKEN_TIMEOUT: _PASSING,
+    FailureKind.IDLE_TIMEOUT: _PASSING,
+    FailureKind.TOTAL_TIMEOUT: Nature(Lasting.TRANSIENT, Blame.SYSTEM),  # all attempts together, and our own waits
+    FailureKind.RATE_LIMITED: _PASSING,
+    FailureKind.QUOTA: _OURS,
+    FailureKind.OVERLOADED: _PASSING,
+    FailureKind.SERVER_ERROR: _PASSING,
+    FailureKind.NETWORK: _PASSING,
+    FailureKind.TRUNCATED: _PASSING,
+    FailureKind.BAD_PAYLOAD: Nature(Lasting.SYSTEMATIC, Blame.PROVIDER),  # they speak another dialect than they say
+    FailureKind.AUTH: _OURS,
+    FailureKind.MISCONFIGURED: _OURS,
+    FailureKind.REJECTED: _THEIRS,
+    FailureKind.CONTEXT_LENGTH: _THEIRS,
+    FailureKind.CONTENT_POLICY: _THEIRS,
+    FailureKind.NO_REPLICA: Nature(Lasting.TRANSIENT, Blame.SYSTEM),
+}
+"""For reports and alerts: a systematic failure of ours wakes somebody, a transient one of a provider's does not."""
+
+OF_THE_CALLER: Final = frozenset(kind for kind, nature in NATURES.items() if nature.blame is Blame.CALLER)
 """Kinds that speak of the request itself."""
 
 

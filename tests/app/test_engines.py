@@ -112,5 +112,11 @@ def test_every_option_of_a_deployment_reaches_the_engines_command_line():
     )
 
 
+def test_an_engine_whose_cache_is_to_be_known_is_told_to_publish_it():
+    (deployment,) = config("a: { model: tiny, kv_events: {} }").deployments.values()
+    told = " ".join(program(deployment))
+    assert told.endswith("--kv-events tcp://127.0.0.1:* --kv-replay tcp://127.0.0.1:*")
+
+
 def test_the_options_of_a_deployment_are_options_of_the_engine():
     assert set(OPTIONS_OF_REPLICA) <= set(EngineOptions.__struct_fields__)

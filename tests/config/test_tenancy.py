@@ -139,7 +139,7 @@ def test_a_replaced_key_works_until_a_moment_and_both_ways_of_digesting_may_stan
         (key("expires: soon"), "keys.0.expires must be a day such as 2027-01-31"),
         (key("expires: '2027-01-31T10:00'"), "keys.0.expires must be a day"),
         (key("scopes: [admin]"), "keys.0.scopes.0 must be `call` or `read`"),
-        (key("priority: urgent"), "keys.0.priority must be `high` or `low` or `normal`"),
+        (key("priority: urgent"), "keys.0.priority must be `critical` or `high` or `low` or `normal`"),
         ("  - { id: a }\n", "keys.0 needs exactly one of `sha256` and `hmac`"),
         (f"  - {{ id: a, hmac: {DIGEST}, sha256: {'cd' * 32} }}\n", "keys.0 needs exactly one of `sha256` and `hmac`"),
         (key("previous: { until: 2027-01-01 }"), "keys.0.previous needs exactly one of"),

@@ -15,7 +15,8 @@ from penstock.core.outcome import UsageSource
 from penstock.core.plan import Plan
 from penstock.resilience.breaker import Breaker, BreakerRule
 from penstock.resilience.retry_budget import RetryBudget
-from penstock.sim.requests import Fleet, Response, SimulatedRequest
+from penstock.sim.fleet import Fleet, Response
+from penstock.sim.requests import Scripted, SimulatedRequest
 from penstock.sim.world import World as SimulatedWorld
 from penstock.testing import virtual_loop
 from penstock.testing.exchange import FakeExchange
@@ -317,7 +318,7 @@ def test_the_simulator_takes_the_same_decisions(behaviours, seed, hedge):
         balancer=Balancer(),
         budget=RetryBudget(),
         rng=Random(seed),
-        engine=engine,
+        upstream=Scripted(world, engine),
     )
     simulated = SimulatedRequest(world, fleet, request(), plan, finished.append)
     world.run()

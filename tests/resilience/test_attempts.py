@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.plan import Plan
-from penstock.resilience.attempts import Attempts, Cancel, Commit, Failed, FirstToken, GiveUp, Open, WakeAt, Woke
+from penstock.resilience.attempts import (
+    Attempts,
+    Cancel,
+    Commit,
+    Failed,
+    FirstToken,
+    GiveUp,
+    Open,
+    Suspected,
+    WakeAt,
+    Woke,
+)
+from penstock.resilience.hedging import HedgeBudget
 from penstock.resilience.retry_budget import RetryBudget
 
 PLAN = Plan(("main",), max_attempts=3, first_token_timeout=5.0)
@@ -95,6 +107,54 @@ def test_without_budget_there_is_neither_retry_nor_hedge():
     assert isinstance(m.on(failed(0, FailureKind.CONNECT), 0.6)[-1], GiveUp)
 
 
+def test_a_hedge_needs_both_budgets_and_a_refused_one_costs_neither():
+    hedges, broke = HedgeBudget(0.5), RetryBudget(ratio=0.0, per_second=0.0)
+    hedges.on_request()
+    hedges.on_request()
+    m = Attempts(Plan(("main",), hedge_after=0.5), broke, Random(1), hedges=hedges)
+    m.start(0.0)
+    assert opens(m.on(Woke(), 0.5)) == []
+    assert hedges.affords
+
+    m = Attempts(Plan(("main",), hedge_after=0.5), RetryBudget(), Random(1), hedges=hedges)
+    m.start(0.0)
+    assert opens(m.on(Woke(), 0.5)) == [1]
+    assert (hedges.hedges, hedges.affords) == (1, False)
+
+    m = Attempts(Plan(("main",), hedge_after=0.5), RetryBudget(), Random(1), hedges=hedges)
+    m.start(0.0)
+    assert opens(m.on(Woke(), 0.5)) == []
+
+
+def test_who_waits_at_a_replica_that_is_left_out_tries_another_at_once():
+    m = machine()
+    m.start(0.0)
+    actions = m.on(Suspected(0), 1.0)
+    assert opens(actions) == [1]
+    assert m.on(Suspected(0), 1.1) == [], "once is enough"
+    assert m.on(FirstToken(1), 1.5) == [Cancel(0), Commit(1)]
+
+
+def test_a_suspected_attempt_may_still_answer_first():
+    m = machine()
+    m.start(0.0)
+    m.on(Suspected(0), 1.0)
+    assert m.on(FirstToken(0), 1.2) == [Cancel(1), Commit(0)]
+
+
+def test_suspicion_opens_nothing_while_another_attempt_is_not_suspected_or_is_about_to_begin():
+    m = machine(Plan(("main",), hedge_after=0.5))
+    m.start(0.0)
+    assert opens(m.on(Woke(), 0.5)) == [1]
+    assert m.on(Suspected(0), 0.6) == []
+    assert opens(m.on(Suspected(1), 0.7)) == [2]
+    backing_off = machine(Plan(("main",), hedge_after=0.5))
+    backing_off.start(0.0)
+    backing_off.on(Woke(), 0.5)
+    backing_off.on(failed(1, FailureKind.CONNECT), 0.6)
+    assert backing_off.on(Suspected(0), 0.6) == []
+
+
 def test_the_deadline_ends_everything():
     m = machine(Plan(("main",), first_token_timeout=50.0), deadline=10.0)
     assert alarm(m.start(0.0)) == 10.0
@@ -104,7 +164,7 @@ def test_the_deadline_ends_everything():
 
 
 kinds = st.sampled_from(list(FailureKind))
-steps = st.lists(st.tuples(st.sampled_from("fst"), st.integers(0, 4), kinds, st.floats(0, 3)), max_size=40)
+steps = st.lists(st.tuples(st.sampled_from("fstx"), st.integers(0, 4), kinds, st.floats(0, 3)), max_size=40)
 
 
 @given(steps, st.integers(1, 4), st.one_of(st.none(), st.floats(0.001, 2)), st.integers(0, 2**32))
@@ -116,7 +176,7 @@ def test_whatever_happens_it_tries_at_most_so_often_and_ends_once(steps, limit, 
         if m.done:
             break
         now += dt
-        event = {"f": failed(number, kind), "s": FirstToken(number), "t": Woke()}[what]
+        event = {"f": failed(number, kind), "s": FirstToken(number), "t": Woke(), "x": Suspected(number)}[what]
         log += m.on(event, now)
     opened = opens(log)
     endings = [a for a in log if isinstance(a, Commit | GiveUp)]

@@ -1,9 +1,10 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.errors import FailureKind, UpstreamError, kind_of_status
 from penstock.resilience.breaker import Breaker, BreakerRule, Phase
-from penstock.resilience.failures import CONSEQUENCES, for_caller
+from penstock.resilience.failures import CONSEQUENCES, NATURES, Blame, Lasting, for_caller
 from penstock.resilience.retry_budget import RetryBudget
 
 RULE = BreakerRule(failures=3, open_for=10.0, probes=1)
@@ -38,12 +39,62 @@ def test_half_open_lets_one_probe_through_and_its_success_closes():
     assert breaker.phase(10.5) is Phase.CLOSED
 
 
-def test_a_failed_probe_opens_it_again_for_as_long():
+def test_each_failed_probe_doubles_the_time_until_the_next_one_up_to_a_minute():
+    breaker, now, waits = opened(), 0.0, []
+    for _ in range(70):
+        until = breaker.opens_until()
+        assert not breaker.allows(until - 0.1)
+        assert breaker.allows(until)
+        waits.append(until - now)
+        now = until
+        breaker.on_start(now)
+        breaker.on_failure(now)
+    assert waits[:4] == [10.0, 20.0, 40.0, 60.0]
+    assert set(waits[4:]) == {60.0}
+
+
+def test_an_open_time_that_is_longer_than_a_minute_stays_as_it_is():
+    breaker = Breaker(BreakerRule(failures=1, open_for=300.0))
+    breaker.on_failure(0.0)
+    breaker.on_start(300.0)
+    breaker.on_failure(300.0)
+    assert breaker.opens_until() == 600.0
+
+
+def test_a_success_forgets_how_often_probes_failed():
     breaker = opened()
     breaker.on_start(10.0)
-    breaker.on_failure(10.5)
-    assert not breaker.allows(20.4)
-    assert breaker.allows(20.5)
+    breaker.on_failure(10.0)
+    breaker.on_start(30.0)
+    breaker.on_success(30.0)
+    for _ in range(3):
+        breaker.on_failure(40.0)
+    assert breaker.opens_until() == 50.0
+
+
+@pytest.mark.parametrize(
+    "kind", [FailureKind.NETWORK, FailureKind.TRUNCATED, FailureKind.IDLE_TIMEOUT, FailureKind.BAD_PAYLOAD]
+)
+def test_a_probe_whose_stream_breaks_after_its_first_token_has_failed(kind):
+    breaker = opened()
+    breaker.on_start(10.0)
+    assert not breaker.allows(11.0), "its first token closes nothing, and nobody else may try before its end"
+    breaker.on_end(kind, 12.0)
+    assert breaker.phase(31.9) is Phase.OPEN
+    assert breaker.allows(32.0)
+
+
+def test_attempts_that_began_before_it_opened_do_not_prolong_it_when_they_break():
+    breaker = opened()
+    for i in range(50):
+        breaker.on_end(FailureKind.NETWORK, 1.0 + i * 0.1)
+    assert breaker.opens_until() == 10.0
+
+
+def test_one_of_those_that_fails_when_a_probe_is_due_puts_the_probe_off():
+    breaker = opened()
+    breaker.on_end(FailureKind.NETWORK, 12.0)
+    assert breaker.opens_until() == 22.0
 
 
 def test_an_abandoned_probe_frees_its_place():
@@ -76,6 +127,36 @@ def test_retries_never_exceed_their_share_of_requests_plus_the_floor(steps, rati
         assert retries <= ratio * requests + per_second * (10.0 + now) + 1e-6
 
 
+def test_what_the_last_requests_paid_in_is_there_for_the_first_retry_after_a_quiet_hour():
+    """A replica is killed with hundreds of requests on it: all of them are moved, at once."""
+    budget = RetryBudget(ratio=0.2, per_second=1.0, window=10.0)
+    for _ in range(3600 * 100):  # 100 a second, without a retry
+        budget.on_request()
+    moved = sum(budget.take(3600.0) for _ in range(400))
+    assert moved == pytest.approx(0.2 * 100 * 10 + 1.0 * 10, abs=1)
+
+
+@given(st.lists(st.floats(0.01, 5), min_size=1, max_size=50))
+def test_how_often_it_is_asked_does_not_change_what_is_in_it(pauses):
+    """Even traffic, 50 a second: asked in between or only at the end, the same is left."""
+    asked, unasked, now = RetryBudget(0.2, 0.0), RetryBudget(0.2, 0.0), 0.0
+    for pause in pauses:
+        for _ in range(int(pause * 50)):
+            asked.on_request()
+            unasked.on_request()
+        now += int(pause * 50) / 50
+        asked._leak(now)
+    unasked._leak(now)
+    assert asked._credit == pytest.approx(unasked._credit, rel=1e-6, abs=1e-9)
+
+
+def test_retries_without_a_budget_are_a_ratio_as_large_as_the_most_attempts():
+    budget = RetryBudget(ratio=10.0, per_second=0.0)
+    for _ in range(1_000):
+        budget.on_request()
+        assert all(budget.take(0.0) for _ in range(9))
+
+
 def test_an_outage_is_not_answered_with_a_storm():
     budget = RetryBudget(ratio=0.2, per_second=1.0, window=10.0)
     taken = 0
@@ -84,6 +165,16 @@ def test_an_outage_is_not_answered_with_a_storm():
         taken += budget.take(i / 1000)
     assert 1_500 < taken < 2_100
     assert budget.refused == 10_000 - taken
+
+
+def test_every_kind_of_failure_is_either_passing_or_not_and_somebodys():
+    assert set(NATURES) == set(FailureKind)
+    for kind, nature in NATURES.items():
+        if CONSEQUENCES[kind].trips and nature.lasting is Lasting.TRANSIENT:
+            assert nature.blame is Blame.PROVIDER, f"{kind}: a breaker opens for what a provider did"
+        if nature.blame is Blame.CALLER:
+            assert not CONSEQUENCES[kind].retry, f"{kind}: another attempt has the same fault"
+            assert nature.lasting is Lasting.SYSTEMATIC
 
 
 def test_every_kind_of_failure_has_its_consequence_and_says_nothing_internal():

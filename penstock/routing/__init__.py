@@ -1,0 +1,1 @@
+"""Which deployments, in which order, and why: rules, experiments, difficulty, ceilings, places."""
