@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.app.engines import Engines
 from penstock.app.errors import StartError
+from penstock.app.kv_caches import need_kv_events
 from penstock.app.source import ConfigSource
 from penstock.config.compile import compile_plane
 from penstock.config.diff import diff
@@ -95,13 +96,14 @@ class Reloader:
             try:
                 # beside the event loop: a file with a thousand keys takes a second to read
                 config = await asyncio.to_thread(self._source.read)
+                need_kv_events(config)
                 insecure_dev = self._allowed(config)
                 wanted = await self._engines.prepare(config)
             except (ConfigError, StartError) as error:
                 self._tell(f"{error}\nThe configuration was not changed; what was served before goes on.")
                 return False
             origins = self._engines.origins(wanted)
-            spec = self._compile(config, origins, insecure_dev)
+            spec = self._compile(config, origins, self._engines.published(wanted), insecure_dev)
             try:
                 await self._publish(spec)
             except PublishRefused as error:
@@ -121,7 +123,7 @@ class Reloader:
             except StartError as error:
                 self._tell(f"{error}\nThe configuration was not changed; what was served before goes on.")
                 return
-            spec = self._compile(self._config, self._engines.origins(), insecure_dev)
+            spec = self._compile(self._config, self._engines.origins(), self._engines.published(), insecure_dev)
             if msgspec.structs.replace(spec, version=self.spec.version) == self.spec:
                 return
             try:
@@ -131,9 +133,21 @@ class Reloader:
             else:
                 self.spec = spec
 
-    def _compile(self, config: Config, origins: Mapping[str, tuple[str, ...]], insecure_dev: bool) -> PlaneSpec:
-        version = self.spec.version + 1
-        return compile_plane(config, version, origins, insecure_dev=insecure_dev, tenants=self._tenants())
+    def _compile(
+        self,
+        config: Config,
+        origins: Mapping[str, tuple[str, ...]],
+        published: Mapping[str, tuple[tuple[str, str], ...]],
+        insecure_dev: bool,
+    ) -> PlaneSpec:
+        return compile_plane(
+            config,
+            self.spec.version + 1,
+            origins,
+            insecure_dev=insecure_dev,
+            tenants=self._tenants(),
+            published=published,
+        )
 
     async def _settled(self) -> None:
         while True:

@@ -15,6 +15,7 @@ import msgspec
 from penstock.app.discover import discover
 from penstock.app.engines import Engines
 from penstock.app.errors import StartError
+from penstock.app.kv_caches import need_kv_events
 from penstock.app.listen import bind, development_mode
 from penstock.app.options import ServeOptions
 from penstock.app.register import Register, books_options
@@ -50,6 +51,7 @@ async def serve(options: ServeOptions, tell: Tell) -> int:
     """
     source = await _source(options)
     config = source.read()
+    need_kv_events(config)
     clock, secret = SystemClock(), Secrets(os.environ).read
     register = await Register.open(
         books_options(config, source, secret),
@@ -200,7 +202,12 @@ class House:
             wanted = await self._engines.prepare(config)
             self._engines.adopt(wanted)
             spec = compile_plane(
-                config, 1, self._engines.origins(), insecure_dev=insecure_dev, tenants=self._register.tenants
+                config,
+                1,
+                self._engines.origins(),
+                insecure_dev=insecure_dev,
+                tenants=self._register.tenants,
+                published=self._engines.published(),
             )
             tls, kept = config.server.tls, config.responses.file
             worker_options = WorkerOptions(

@@ -14,11 +14,15 @@ import msgspec
 
 from penstock.app.books import Books
 from penstock.app.errors import StartError
+from penstock.app.kv_caches import KvCaches
 from penstock.app.listen import tls_context
 from penstock.app.log_writer import LogWriter
 from penstock.app.metrics_page import MetricsPage
 from penstock.app.options import BooksOptions
 from penstock.app.system import quiet_libraries
+from penstock.balancing.exact_index import ExactIndex
+from penstock.balancing.predicted import Predicted
+from penstock.balancing.prefix_index import PrefixIndex
 from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
 from penstock.control.prober import Prober
 from penstock.core.clock import Clock
@@ -121,7 +125,18 @@ class Worker:
             registry=registry,
             directory=directory,
         )
-        parts = Parts(clock=clock, rng=rng, secret=secret, transport=transport, fetcher=fetcher, issued=books.issued)
+        index = ExactIndex(PrefixIndex())  # a guess for those of whom nothing is heard
+        self._caches = KvCaches(index, clock)
+        parts = Parts(
+            clock=clock,
+            rng=rng,
+            secret=secret,
+            transport=transport,
+            fetcher=fetcher,
+            issued=books.issued,
+            index=Predicted(index),
+            tokens=self._caches.tokens,
+        )
         self._preparer = Preparer(parts)
         plane, swapped = self._preparer.prepare(spec, None)
         books.serves(plane)
@@ -165,7 +180,9 @@ class Worker:
     async def listen(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to serve at sockets that are bound. The first checks of the replicas begin too. Raises `StartError`."""
         await self.books.open()
-        self._background = [self._group.create_task(one) for one in (self.prober.run(), self._tend(), self._flush())]
+        running = (self.prober.run(), self._tend(), self._flush(), self._caches.run())
+        self._background = [self._group.create_task(one) for one in running]
+        self._caches.follow(self.gateway.plane.spec)
         self._authorize(self.gateway.plane)
         for bound in sockets:
             await self.server.start(sock=bound, ssl=self._tls)
@@ -196,6 +213,7 @@ class Worker:
         self.books.serves(plane)
         self.gateway.plane = plane
         swapped()
+        self._caches.follow(plane.spec)
         self._authorize(plane)
 
     def _authorize(self, plane: Plane) -> None:
@@ -231,6 +249,7 @@ class Worker:
         """Let go of everything, at once; again is harmless."""
         self.server.close()
         self.books.let_go()
+        self._caches.stop()
         for task in self._background:
             task.cancel()
         self._preparer.close()

@@ -8,6 +8,7 @@ from random import Random
 import msgspec
 
 from penstock.balancing.balancer import Balancer
+from penstock.balancing.disaggregate import PrefillRule
 from penstock.config.spec import MaxTokens, PlaneSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
@@ -25,6 +26,7 @@ from penstock.resilience.hedging import Hedging
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.credentials import Authorization
+from penstock.upstreams.kv_tokens import TokenAsker
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -57,6 +59,8 @@ class Plane(msgspec.Struct, frozen=True):
     gates: Mapping[str, Breaker | Limited]
     watches: Mapping[str, Watch]
     queues: Sequence[Queued]
+    prefills: Mapping[str, PrefillRule]  # by deployment: those whose prompts may be computed elsewhere
+    tokens: Mapping[str, TokenAsker]  # by deployment: those that tell what they cache, in tokens
     renewed: Mapping[str, Authorization]  # by replica: credentials that must be fetched before it is ready
     keyring: Keyring
     rules: Rules

@@ -40,6 +40,7 @@ from penstock.resilience.retry_budget import RetryBudget
 from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.http_upstream import HttpUpstream
+from penstock.upstreams.kv_tokens import TokenAsker
 
 _GOOGLES: Final = "env:GOOGLE_APPLICATION_CREDENTIALS"  # where all of Google's tools look first
 
@@ -61,6 +62,7 @@ class Parts(msgspec.Struct, frozen=True):
     fetcher: Callable[[PlaneSpec], Fetcher | None] = lambda spec: None
     issued: IssuedKeys | None = None  # keys made at run time, which all planes share
     index: Index | None = None  # what is known of prefix caches; None: what was sent is remembered
+    tokens: TokenAsker | None = None  # of the same index: finds out how engines read what they were sent
 
 
 class LiveReplica(msgspec.Struct, frozen=True):
@@ -125,7 +127,7 @@ class Preparer:
         balancing = {
             one.name: structs.replace(one.balancing, pending_tokens=spec.queue.threshold) for one in spec.deployments
         }
-        issued = self._parts.issued
+        issued, asker = self._parts.issued, self._parts.tokens
         plane = Plane(
             spec=spec,
             routes={
@@ -147,6 +149,8 @@ class Preparer:
             gates=gates,
             watches=_watches(spec, pools, previous),
             queues=queues,
+            prefills={one.name: one.prefill for one in spec.deployments if one.prefill is not None},
+            tokens={} if asker is None else {one.name: asker for one in spec.deployments if one.kv_events is not None},
             renewed={name: one.authorization for name, one in live.items() if one.authorization.constant is None},
             keyring=self._keyring(spec, previous),
             rules=Rules(spec.limits, zone(spec.timezone), lookup(spec, None if issued is None else issued.limits_of)),

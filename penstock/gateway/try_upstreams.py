@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec import structs
+
 from penstock.balancing.balancer import nobody_may, wait_for_any
 from penstock.balancing.choice import Choice
 from penstock.balancing.line import Line
@@ -22,6 +24,7 @@ from penstock.core.request import Endpoint, Request
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.leases import Leases
 from penstock.gateway.plane import Plane, Route
+from penstock.gateway.prefill import COMPUTED, open_elsewhere
 from penstock.resilience.attempts import (
     Action,
     Attempts,
@@ -75,7 +78,14 @@ class Try:
         self.queued = False  # it runs on the request's place in the central queue; a hedge runs beside it
         self.ticket = 0  # of its watch
         self._watch = plane.watches.get(replica.deployment)
-        self.stream: Stream = plane.upstreams[replica.name].open(request, self, now, owner.so_far)
+        rule = plane.prefills.get(replica.deployment)
+        elsewhere: Stream | None = None
+        if rule is not None and owner.so_far is None:
+            elsewhere = open_elsewhere(plane, rule, request, self, replica, choice, now)
+        if elsewhere is None:
+            self.stream: Stream = plane.upstreams[replica.name].open(request, self, now, owner.so_far)
+        else:
+            self.stream, choice = elsewhere, structs.replace(choice, uncached=COMPUTED)
         self.dispatch = plane.balancer.dispatch(request, replica, choice, now)
         plane.gates[replica.name].on_start(now)
         if self._watch is not None:
@@ -88,6 +98,9 @@ class Try:
         owner.began(self, self._predicted, now)
         if self._watch is not None:
             self._watch.first_token(self, now)
+        asker = owner.plane.tokens.get(self.replica.deployment)
+        if asker is not None:
+            asker.offer(owner.request, self.replica.deployment, owner.plane.upstreams[self.replica.name])
         owner.tell(FirstToken(self.number))
 
     def on_failed(self, failure: UpstreamError) -> None:
