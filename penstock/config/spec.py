@@ -9,7 +9,7 @@ import msgspec
 from penstock.config.providers import COMPATIBLE, Auth, Dialect, Quirk
 from penstock.core.plan import Plan
 from penstock.core.request import Endpoint, Priority
-from penstock.limits.rules import Limit
+from penstock.limits.limit import Limit
 from penstock.pricing.options import PriceOptions
 
 OnDisconnect: TypeAlias = Literal["cancel", "drain"]

@@ -17,14 +17,17 @@ from penstock.gateway.plane import Plane, Route
 from penstock.limits.charges import Charge, Granted, Refused, Unseeded, Verdict
 from penstock.limits.estimate import Estimates
 from penstock.limits.headers import rate_headers
+from penstock.limits.limit import Account, Amounts, Limit, Meter
 from penstock.limits.refusal import refusal
-from penstock.limits.rules import Account, Amounts, Applied, Limit, Meter
+from penstock.limits.rules import Applied
 from penstock.pricing.bill import UNPRICED, Cost
 from penstock.pricing.cost import cost_of, max_cost_nanos
 from penstock.pricing.prices import Price, Row
 from penstock.stores.base import Counters, CountersUnavailable
-from penstock.stores.entry import Entry, entry_of
-from penstock.stores.flight import NONE, Begun
+from penstock.stores.begun import Begun
+from penstock.stores.entry import Entry
+from penstock.stores.flight import NONE
+from penstock.stores.receipts import entry_of
 from penstock.wire.attribution import Vocabulary, attribution
 from penstock.wire.prompts import decode_count, read_field
 

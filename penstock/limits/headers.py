@@ -12,7 +12,8 @@ from math import ceil
 from typing import Final
 
 from penstock.limits.charges import Kind
-from penstock.limits.rules import Applied, Limit, Meter
+from penstock.limits.limit import Limit, Meter
+from penstock.limits.rules import Applied
 
 _TOKENS: Final = ';qu="tokens"'  # not in the draft's registry of units, which has none for them
 _REQUESTS, _CONCURRENT, _MONEY = map(tuple(Meter).index, (Meter.REQUESTS, Meter.CONCURRENT_REQUESTS, Meter.MONEY))
