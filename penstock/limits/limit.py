@@ -22,6 +22,8 @@ class Meter(StrEnum):
     MONEY = "money"
 
 
+METERS: Final = tuple(Meter)
+MONEY: Final = METERS.index(Meter.MONEY)
 RATES: Final = (Meter.REQUESTS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.TOKENS)
 
 

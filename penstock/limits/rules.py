@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final
 
 from penstock.limits.charges import Charge, Kind
-from penstock.limits.limit import RATES, Account, Amounts, Counted, Limit, Meter, Who
+from penstock.limits.limit import METERS, RATES, Account, Amounts, Counted, Limit, Meter, Who
 from penstock.limits.periods import span
 
 KEPT: Final = 20_000  # accounts whose counters' names are remembered
@@ -123,7 +123,7 @@ class Rules:
                 until = min(until, ends_at)
             elif window:
                 counter = f"{counter}|{window}s"
-            meter = _METERS.index(limit.meter)
+            meter = METERS.index(limit.meter)
             place = counter, _KINDS[limit.meter], limit.amount, meter, window, ends_at, limit.soft, limit.strict
             applying.append((limit, place))
         if len(self._kept) >= KEPT:
@@ -150,7 +150,6 @@ _KINDS: Final = {
     Meter.CONCURRENT_REQUESTS: Kind.GAUGE,
     Meter.MONEY: Kind.BUDGET,
 }
-_METERS: Final = tuple(Meter)
 
 OwnLimits = Callable[[str], Iterable[Limit]]
 _Where = tuple[tuple[Who, str], ...]
@@ -161,7 +160,7 @@ _Kept = tuple[float, Placed, Placed]  # until when; for requests that cost somet
 def _placed(applying: Sequence[tuple[Limit, _Place]]) -> Placed:
     limits = tuple([limit for limit, _ in applying])
     return Placed(
-        limits, tuple([_METERS.index(limit.meter) for limit in limits]), tuple([place for _, place in applying])
+        limits, tuple([METERS.index(limit.meter) for limit in limits]), tuple([place for _, place in applying])
     )
 
 

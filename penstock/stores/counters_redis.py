@@ -87,6 +87,9 @@ class RedisCounters:
     async def wait_connected(self, seconds: float) -> bool:
         return await self._redis.wait_connected(seconds)
 
+    def reserve_now(self, id: str, charges: tuple[Charge, ...]) -> Verdict | None:
+        return None
+
     async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
         blob = _encode(charges)
         reply = await self._reserve(id, charges, blob, self._hold)
