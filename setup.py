@@ -33,6 +33,8 @@ HOT = [
     "penstock/balancing/balancer.py",
     "penstock/balancing/prefix_index.py",
     "penstock/core/ids.py",
+    "penstock/core/microseconds.py",
+    "penstock/core/money.py",
     "penstock/gateway/accounting.py",
     "penstock/gateway/alarm.py",
     "penstock/gateway/auth.py",

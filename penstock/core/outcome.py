@@ -47,8 +47,3 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     session: str = ""
     tags: tuple[str, ...] = ()
     cost_nanos: int | None = None
-
-
-def to_microsecond(seconds: float) -> float:
-    """Rounded for the receipt; `round` would cost three times as much."""
-    return int(seconds * 1e6 + 0.5) / 1e6

@@ -25,7 +25,8 @@ from penstock.core.errors import (
     UpstreamError,
 )
 from penstock.core.ids import RequestIds
-from penstock.core.outcome import Outcome, UsageSource, to_microsecond
+from penstock.core.microseconds import to_microsecond
+from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import OK
 from penstock.core.request import ANYONE, UNATTRIBUTED, Caller, Endpoint, Request, Usage
 from penstock.gateway import background

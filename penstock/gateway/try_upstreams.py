@@ -12,7 +12,7 @@ from typing import Final
 from penstock.balancing.balancer import nobody_may, wait_for_any
 from penstock.core.errors import FailureKind, Untranslatable, UpstreamError
 from penstock.core.fleet import Replica
-from penstock.core.outcome import to_microsecond
+from penstock.core.microseconds import to_microsecond
 from penstock.core.plan import CANCELLED, Attempt, Plan
 from penstock.core.request import Endpoint, Request
 from penstock.gateway.alarm import Alarm, Alarms
