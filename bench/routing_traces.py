@@ -120,7 +120,9 @@ def judge(rows: Rows) -> Iterable[Verdict]:
     e2e = mean(one.results.e2e.mean for one in ours)
     on = f"{FEW[0]} workers, x{FEW[1]:g}"
     yield Verdict(
-        f"{on}: goodput at least {GOODPUT} (whole trace; here its first half)", f"{good(ours):.3f}", good(ours) >= GOODPUT
+        f"{on}: goodput at least {GOODPUT} (whole trace; here its first half)",
+        f"{good(ours):.3f}",
+        good(ours) >= GOODPUT,
     )
     yield Verdict(f"{on}: E2E at most {E2E} s (likewise)", f"{e2e:.2f} s", e2e <= E2E)
     for name in RIVALS:
@@ -133,9 +135,7 @@ def judge(rows: Rows) -> Iterable[Verdict]:
         )
     name = min(RIVALS, key=lambda rival: p99(rows[rival]))
     behind = p99(ours) / p99(rows[name]) - 1
-    yield Verdict(
-        f"{on}: p99 TTFT at most 5 % behind the best rival", f"{behind:+.1%} to {name}", behind <= BEHIND
-    )
+    yield Verdict(f"{on}: p99 TTFT at most 5 % behind the best rival", f"{behind:+.1%} to {name}", behind <= BEHIND)
 
 
 def judge_ordering(few: Rows, many: Rows) -> Iterable[Verdict]:
@@ -145,7 +145,9 @@ def judge_ordering(few: Rows, many: Rows) -> Iterable[Verdict]:
         ("mean TTFT", ttft),
     )
     for what, of in measures:
-        turned = [name for name in RIVALS if (of(few[name]) > of(few[PENSTOCK])) != (of(many[name]) > of(many[PENSTOCK]))]
+        turned = [
+            name for name in RIVALS if (of(few[name]) > of(few[PENSTOCK])) != (of(many[name]) > of(many[PENSTOCK]))
+        ]
         ahead = [name for name in RIVALS if of(many[name]) < of(many[PENSTOCK])]
         yield Verdict(
             f"{MANY[0]} workers, x{MANY[1]:g}: the same rivals behind Penstock on {what}",

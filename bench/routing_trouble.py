@@ -41,7 +41,7 @@ KEPT = 0.99  # share of answers that meet the SLO
 
 
 def traffic(tree: object, seed: int) -> Source:
-    return Source(read(tree), lambda name: [(name, open(name))], Random(seed))  # noqa: SIM115  the source reads it
+    return Source(read(tree), lambda name: [(name, open(name))], Random(seed))
 
 
 def fleet(replicas: int) -> dict[str, Deployment]:
@@ -66,8 +66,7 @@ def play(job: Played) -> tuple[Results, Log]:
     path = SCENARIOS / job.file
     read_one = scenarios.load_scenario(path.read_text(), job.file)
     workloads = tuple(
-        msgspec.structs.replace(one, duration=Seconds((one.duration or 60.0) * job.share))
-        for one in read_one.workloads
+        msgspec.structs.replace(one, duration=Seconds((one.duration or 60.0) * job.share)) for one in read_one.workloads
     )
     chosen = next((one for one in read_one.policies if one.name == job.policy), None) or scenarios.named(job.policy)
     assert chosen is not None, f"{job.file} has no policy {job.policy}"
@@ -85,9 +84,7 @@ def play(job: Played) -> tuple[Results, Log]:
 
 def tail(scale: Scale) -> Part:
     policies = ("least_cost", "least_requests", "round_robin")
-    jobs = [
-        Played("tail.yaml", policy, seed, scale.share) for policy in policies for seed in range(1, scale.seeds + 1)
-    ]
+    jobs = [Played("tail.yaml", policy, seed, scale.share) for policy in policies for seed in range(1, scale.seeds + 1)]
     found: dict[str, list[Results]] = {policy: [] for policy in policies}
     for job, (results, _) in zip(jobs, on_all_cores(play, jobs), strict=True):
         found[job.policy].append(results)
@@ -222,6 +219,7 @@ def fair(scale: Scale) -> Part:
 # --- brown-out: everything is slow for a while ---
 
 STEP = 5.0  # seconds of one point
+SMOOTHED = 30.0  # seconds that are one figure: in 5 s some 60 requests come, of which 2 more or less mean nothing
 
 
 @dataclass(frozen=True)
@@ -257,13 +255,14 @@ NAIVE, OURS = "naive", "penstock"
 
 
 def recovery(good: Sequence[float], until: float) -> float:
-    """Seconds after `until` from which on goodput stays at what it was before; inf: it does not."""
+    """Seconds after `until` from which on the goodput of every half minute is what it was before; inf: it never is."""
     before = mean(good[: int(BROWN_OUT[0] / STEP)])
+    window = int(SMOOTHED / STEP)
     back = float("inf")
-    for at in range(len(good) - 1, int(until / STEP) - 1, -1):
-        if good[at] < RECOVERED * before:
+    for at in range(len(good) - window, int(until / STEP) - 1, -1):
+        if mean(good[at : at + window]) < RECOVERED * before:
             break
-        back = max(0.0, at * STEP - until)
+        back = at * STEP - until
     return back
 
 

@@ -23,7 +23,7 @@ from penstock.core.money import show
 from penstock.http.post import PostFailed, post
 from penstock.limits.charges import Charge
 from penstock.limits.headers import spoken
-from penstock.limits.rules import Counted
+from penstock.limits.limit import Counted
 
 MOST_WAITING: Final = 1_000  # webhooks
 TRIES: Final = 6

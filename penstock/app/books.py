@@ -27,13 +27,15 @@ from penstock.core.clock import Clock
 from penstock.gateway.issued_keys import IssuedKeys
 from penstock.gateway.plane import Plane
 from penstock.limits.charges import Charge, Kind
-from penstock.limits.rules import Account, Amounts, Limit, Rules
+from penstock.limits.limit import Account, Amounts, Limit
+from penstock.limits.rules import Rules
 from penstock.stores.base import Counters, CountersUnavailable, StoreFailed
+from penstock.stores.begun import Begun
 from penstock.stores.bookkeeper import Bookkeeper
 from penstock.stores.counters_memory import HOLD, MemoryCounters
 from penstock.stores.databases import open_database
 from penstock.stores.entry import Entry
-from penstock.stores.flight import NONE, Begun
+from penstock.stores.flight import NONE
 from penstock.stores.keys import SqlKeys
 from penstock.stores.ledger import Ledger, Span, SqlLedger
 from penstock.stores.spool import Spool

@@ -18,8 +18,9 @@ from penstock.config.secrets import resolved
 from penstock.config.units import zone
 from penstock.console.acts import Use
 from penstock.core.clock import Clock
+from penstock.limits.limit import Account, Amounts, Limit, Meter
 from penstock.limits.periods import span, window
-from penstock.limits.rules import Account, Amounts, Limit, Meter, Rules
+from penstock.limits.rules import Rules
 from penstock.stores.base import Counters, CountersUnavailable
 from penstock.stores.costs import Costs, Question
 from penstock.stores.counters_shared import SharedCounters

@@ -14,8 +14,8 @@ from typing import Final
 
 from penstock.core.clock import Clock
 from penstock.limits.charges import Charge
+from penstock.limits.limit import Counted
 from penstock.limits.periods import window
-from penstock.limits.rules import Counted
 from penstock.stores.base import Counters, CountersUnavailable, StoreFailed
 from penstock.stores.bookkeeper import Bookkeeper
 from penstock.stores.entry import Entry

@@ -15,7 +15,7 @@ from penstock.cli.config_file import load_file
 if TYPE_CHECKING:
     from penstock.config.schema import Config, Deployment, Key, Model
     from penstock.config.spec import DeploymentSpec, PlaneSpec
-    from penstock.limits.rules import Limit
+    from penstock.limits.limit import Limit
 
 MAX_KEYS: Final = 50  # told one by one
 
@@ -159,7 +159,7 @@ def _overshoot(limit: Limit, shared: bool) -> str:
 def _counting(limits: Iterable[Limit], shared: bool) -> Iterator[str]:
     """What the numbers above rest on."""
     from penstock.limits.blocks import SHARE
-    from penstock.limits.rules import Meter
+    from penstock.limits.limit import Meter
 
     if shared:
         yield "  All hosts count together. What is `strict` costs a call to the counters for every request."

@@ -30,8 +30,8 @@ from penstock.cli.load import load
 from penstock.cli.migrate import migrate
 from penstock.cli.org import org, team
 from penstock.cli.prices import prices
-from penstock.cli.route import route
 from penstock.cli.profile import profile
+from penstock.cli.route import route
 from penstock.cli.serve import serve
 from penstock.cli.simulate import simulate
 from penstock.cli.user import user

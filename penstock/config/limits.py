@@ -27,8 +27,8 @@ from penstock.config.schema import NO_DATABASE, Access, Config, Key
 from penstock.config.spec import Notify, PlaneSpec
 from penstock.core.money import read_nanos, show
 from penstock.limits.headers import spoken
+from penstock.limits.limit import Limit, Meter, Who
 from penstock.limits.periods import Period
-from penstock.limits.rules import Limit, Meter, Who
 
 Path: TypeAlias = tuple[str, ...]
 Found: TypeAlias = tuple[Path, str]

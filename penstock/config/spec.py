@@ -14,7 +14,7 @@ from penstock.balancing.queue_options import QueueOptions
 from penstock.config.providers import COMPATIBLE, Auth, Dialect, Quirk
 from penstock.core.plan import Plan
 from penstock.core.request import Endpoint, Priority
-from penstock.limits.rules import Limit
+from penstock.limits.limit import Limit
 from penstock.pricing.options import PriceOptions
 from penstock.resilience.options import ConcurrencyRule, HedgeRule, Ladder, OutlierRule, ShedRule
 from penstock.routing.spec import RoutingSpec

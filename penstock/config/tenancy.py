@@ -16,7 +16,7 @@ from penstock.config.spec import DigestSpec, GrantSpec, KeySpec
 from penstock.config.units import unix_seconds
 from penstock.core.money import read_nanos
 from penstock.core.request import Endpoint, Priority
-from penstock.limits.rules import Limit
+from penstock.limits.limit import Limit
 
 Found: TypeAlias = tuple[tuple[str, ...], str]
 T = TypeVar("T")

@@ -60,8 +60,3 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     sampled: bool = False  # its caller records this trace
     prompt_version: str = ""
     context: tuple[str, ...] = ()  # ids of what was retrieved for its prompt
-
-
-def to_microsecond(seconds: float) -> float:
-    """Rounded for the receipt; `round` would cost three times as much."""
-    return int(seconds * 1e6 + 0.5) / 1e6

@@ -17,14 +17,17 @@ from penstock.gateway.plane import Plane, Route
 from penstock.limits.charges import Charge, Granted, Refused, Unseeded, Verdict
 from penstock.limits.estimate import Estimates
 from penstock.limits.headers import rate_headers
+from penstock.limits.limit import MONEY, Account, Amounts, Limit, Meter
 from penstock.limits.refusal import refusal
-from penstock.limits.rules import Account, Amounts, Applied, Limit, Meter
+from penstock.limits.rules import Applied
 from penstock.pricing.bill import UNPRICED, Cost
 from penstock.pricing.cost import cost_of, max_cost_nanos
 from penstock.pricing.prices import Price, Row
 from penstock.stores.base import Counters, CountersUnavailable
-from penstock.stores.entry import Entry, entry_of
-from penstock.stores.flight import NONE, Begun
+from penstock.stores.begun import Begun
+from penstock.stores.entry import Entry
+from penstock.stores.flight import NONE
+from penstock.stores.receipts import entry_of
 from penstock.wire.attribution import Vocabulary, attribution
 from penstock.wire.prompts import decode_count, read_field
 
@@ -53,6 +56,15 @@ class Bill:
         self.nanos: int | None = None  # the most that it may cost then; None: not known, or nobody has asked
         self.applied: Applied | None = None
         self.granted: Granted | None = None
+
+    def take(self, verdict: Granted | Refused) -> None:
+        """Raises `LimitExceeded`."""
+        applied = self.applied
+        assert applied is not None, "asked only where there is something to reserve"
+        if isinstance(verdict, Refused):
+            told = refusal(applied, verdict)
+            raise LimitExceeded(told.message, told.code, told.retry_after, rate_headers(applied, verdict.used))
+        self.granted = verdict
 
     def headers(self) -> bytes:
         """What its caller may still use."""
@@ -114,15 +126,24 @@ class Accounting:
                 bill.applied = applied
         return bill
 
+    def reserve_now(self, bill: Bill, id: str) -> bool:
+        """False: it has to be asked elsewhere, with `reserve`. Otherwise as that."""
+        applied = bill.applied
+        assert applied is not None, "asked only where there is something to reserve"
+        try:
+            verdict = self._counters.reserve_now(id, applied.charges)
+        except CountersUnavailable:
+            raise _unavailable() from None
+        if verdict is None or isinstance(verdict, Unseeded):
+            return False
+        bill.take(verdict)
+        return True
+
     async def reserve(self, bill: Bill, id: str) -> None:
         """Everything, or nothing and it raises: `LimitExceeded`, and `Overloaded` when nobody can say."""
         applied = bill.applied
         assert applied is not None, "asked only where there is something to reserve"
-        verdict = await self._reserve(id, applied.charges)
-        if isinstance(verdict, Refused):
-            told = refusal(applied, verdict)
-            raise LimitExceeded(told.message, told.code, told.retry_after, rate_headers(applied, verdict.used))
-        bill.granted = verdict
+        bill.take(await self._reserve(id, applied.charges))
 
     def begin(self, bill: Bill, route: Route, request: Request) -> None:
         """Its upstream is about to hear of it."""
@@ -149,9 +170,7 @@ class Accounting:
                 raise CountersUnavailable("budgets are forgotten as fast as they are looked up")
             return verdict
         except CountersUnavailable:
-            raise Overloaded(
-                "Limits and budgets cannot be checked at the moment; try again shortly.", retry_after=1.0
-            ) from None
+            raise _unavailable() from None
 
     async def _seed(self, charges: list[Charge]) -> None:
         spent = {} if self._spent is None else await self._spent(tuple(charges))
@@ -181,10 +200,11 @@ class Accounting:
 
     def _look_at_budgets(self, applied: Applied, granted: Granted, costs: list[int]) -> None:
         """Tell of the thresholds that this request has crossed, as far as this worker knows what others reserve."""
-        for limit, charge, used, cost in zip(applied.limits, applied.charges, granted.used, costs, strict=True):
-            if limit.meter is not Meter.MONEY or not charge.limit:
+        meters = applied.placed.meters
+        for n, charge in enumerate(applied.charges):
+            if meters[n] != MONEY or not charge.limit:
                 continue
-            spent = used - charge.cost + cost
+            spent = granted.used[n] - charge.cost + costs[n]
             share = spent * 100 // charge.limit
             before = self._told.get(charge.counter, 0)
             if share > before:
@@ -192,7 +212,7 @@ class Accounting:
                     del self._told[next(iter(self._told))]
                 self._told[charge.counter] = share
                 assert self._on_crossing is not None
-                self._on_crossing(limit, charge, before, spent)
+                self._on_crossing(applied.limits[n], charge, before, spent)
 
 
 def cost_of_answer(usage: Usage, source: UsageSource, price: Price | None, at: float) -> Cost:
@@ -242,6 +262,10 @@ def _most_nanos(route: Route, request: Request, expected: int, wall: float) -> i
             return None
         most = max(most, nanos)
     return most
+
+
+def _unavailable() -> Overloaded:
+    return Overloaded("Limits and budgets cannot be checked at the moment; try again shortly.", retry_after=1.0)
 
 
 def _within(max_cost: int, nanos: int | None, model: str) -> None:

@@ -18,7 +18,7 @@ from penstock.config.schema import Access
 from penstock.config.spec import Notify
 from penstock.config.stored_keys import KeyOptions, read_options, tenant_access, write_options
 from penstock.config.units import instant, unix_seconds
-from penstock.limits.rules import Limit
+from penstock.limits.limit import Limit
 from penstock.stores.keys import StoredKey
 from penstock.stores.tenants import StoredTenant
 

@@ -25,7 +25,8 @@ from penstock.core.errors import (
     UpstreamError,
 )
 from penstock.core.ids import RequestIds
-from penstock.core.outcome import Outcome, UsageSource, to_microsecond
+from penstock.core.microseconds import to_microsecond
+from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import OK
 from penstock.core.request import ANYONE, UNATTRIBUTED, Caller, Endpoint, Request, Usage
 from penstock.gateway import background
@@ -202,7 +203,7 @@ class Gateway:
                 request, call.told = held_to(route.max_tokens, route.cap_name, request)
                 call.request = request
             call.bill = bill = accounting.open(plane, route, request, exchange.header)
-            if bill.applied is not None:
+            if bill.applied is not None and not accounting.reserve_now(bill, call.id):
                 await accounting.reserve(bill, call.id)
             accounting.begin(bill, route, request)
             if route.inline_media and (endpoint is not Endpoint.CHAT or openai_chat.has_parts(request)):

@@ -18,7 +18,7 @@ from penstock.balancing.queue_values import Reason, Refusal
 from penstock.balancing.ticket import Ticket
 from penstock.core.errors import FailureKind, PenstockError, QueueRefused, Untranslatable, UpstreamError
 from penstock.core.fleet import Replica
-from penstock.core.outcome import to_microsecond
+from penstock.core.microseconds import to_microsecond
 from penstock.core.plan import CANCELLED, OK, Attempt, Plan
 from penstock.core.request import Endpoint, Request
 from penstock.gateway.alarm import Alarm, Alarms

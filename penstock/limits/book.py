@@ -46,7 +46,7 @@ class Book:
                 return self._refuse(charges, now)
             counters.append(counter)
         assert id not in self._open, f"reservation {id} is still open"
-        used = tuple([counter.take(charge, now) for counter, charge in zip(counters, charges, strict=True)])
+        used = tuple([counters[n].take(charge, now) for n, charge in enumerate(charges)])
         granted = self._open[id] = Granted(id, charges, used, now, now + hold)
         return granted
 
@@ -141,11 +141,12 @@ class Book:
     ) -> tuple[Over, ...]:
         now = self._onward(now)
         overs = []
-        for charge, cost in zip(charges, costs, strict=True):
+        assert len(charges) == len(costs), f"{id}: {len(costs)} costs for {len(charges)} charges"
+        for n, charge in enumerate(charges):
             counter = self._counters.get(charge.counter) or self._begin(charge)
             if counter is None:  # a budget long over: the ledger knows
                 continue
-            by = counter.settle(charge, cost, since, now, reserved)
+            by = counter.settle(charge, costs[n], since, now, reserved)
             if by:
                 overs.append(Over(id, charge, by))
         return tuple(overs)

@@ -55,7 +55,7 @@ class Bucket:
         held = words[HELD] - (now - words[AT]) // charge.window * limit
         if held < 0:
             held = 0
-        return held + cost * MICRO <= limit * MICRO
+        return held <= (limit - cost) * MICRO
 
     def wait(self, charge: Charge, now: int) -> float:
         """Microseconds until it fits, 0 when it does, inf when it never will."""
@@ -137,16 +137,22 @@ class Bucket:
 
         What was reserved between two of them fits into what is held at the first, as long as they are not far apart.
         """
-        words, end = self._words, FIRST + 2
-        ratios = [(words[at + 3] + 1) / (words[at + 1] + 1) for at in range(FIRST, SIZE - 2, 2)]
+        words = self._words
+        ratios: list[float] = []
+        before = words[FIRST + 1] + 1
+        for at in range(FIRST + 3, SIZE, 2):
+            low = words[at] + 1
+            ratios.append(low / before)
+            before = low
         near = sorted(ratios)[NEAREST - 1]
-        at = FIRST + 2
+        at = end = FIRST + 2
         for ratio in ratios:
             if ratio <= near:
                 words[end - 2] = words[at]
             else:
-                words[end] = words[at]
-                words[end + 1] = words[at + 1]
+                if end < at:
+                    words[end] = words[at]
+                    words[end + 1] = words[at + 1]
                 end += 2
             at += 2
         return end

@@ -11,25 +11,27 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Final
 
-from penstock.limits.charges import Kind
-from penstock.limits.rules import Applied, Limit, Meter
+from penstock.limits.charges import Charge, Kind
+from penstock.limits.limit import METERS, MONEY, Limit, Meter
+from penstock.limits.rules import Applied
 
 _TOKENS: Final = ';qu="tokens"'  # not in the draft's registry of units, which has none for them
-_REQUESTS, _CONCURRENT, _MONEY = map(tuple(Meter).index, (Meter.REQUESTS, Meter.CONCURRENT_REQUESTS, Meter.MONEY))
+_REQUESTS: Final = METERS.index(Meter.REQUESTS)
+_CONCURRENT: Final = METERS.index(Meter.CONCURRENT_REQUESTS)
 
 
 def rate_headers(applied: Applied, used: Sequence[int]) -> bytes:
     """Header lines, each with its CRLF. `used` is a `Granted`'s or a `Refused`'s."""
-    placed = applied.placed
+    placed, charges = applied.placed, applied.charges
+    meters = placed.meters
     numbers: list[object] = []
     requests = tokens = -1  # the scarcest of each
     least_requests = least_tokens = 2.0
-    which = -1
-    for charge, meter, so_far in zip(applied.charges, placed.meters, used, strict=True):
-        which += 1
-        if meter == _MONEY:
+    for which, charge in enumerate(charges):
+        meter = meters[which]
+        if meter == MONEY:
             continue
-        limit = charge.limit
+        limit, so_far = charge.limit, used[which]
         left = limit - so_far if so_far < limit else 0
         numbers.append(left)
         if meter == _CONCURRENT:
@@ -43,14 +45,20 @@ def rate_headers(applied: Applied, used: Sequence[int]) -> bytes:
             tokens, least_tokens = which, share
     if not numbers:
         return b""
-    for which in (requests, tokens):
-        if which >= 0:
-            charge, so_far = applied.charges[which], used[which]
-            limit = charge.limit
-            numbers.append(limit - so_far if so_far < limit else 0)
-            numbers.append(duration(so_far * charge.window / limit if limit else 0.0))
+    if requests >= 0:
+        numbers += _left_of(charges[requests], used[requests])
+    if tokens >= 0:
+        numbers += _left_of(charges[tokens], used[tokens])
     template = placed.templates.get((requests, tokens)) or _template(applied, requests, tokens)
     return (template % tuple(numbers)).encode("ascii")
+
+
+def _left_of(charge: Charge, used: int) -> tuple[int, str]:
+    """And in what time all of it is there again."""
+    limit = charge.limit
+    if not limit:
+        return 0, "0s"
+    return (limit - used if used < limit else 0), duration(used * charge.window / limit)
 
 
 def _template(applied: Applied, requests: int, tokens: int) -> str:

@@ -10,7 +10,8 @@ import msgspec
 from penstock.core.money import show
 from penstock.limits.charges import Refused
 from penstock.limits.headers import spoken
-from penstock.limits.rules import Applied, Meter
+from penstock.limits.limit import Meter
+from penstock.limits.rules import Applied
 
 _CODES: Final = {
     Meter.REQUESTS: "request_rate_limit",

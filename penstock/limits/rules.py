@@ -4,99 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, tzinfo
-from enum import StrEnum
 from math import inf
 from operator import attrgetter
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
-
-from penstock.limits.charges import MOST, Charge, Kind
-from penstock.limits.periods import Period, span
+from penstock.limits.charges import Charge, Kind
+from penstock.limits.limit import METERS, RATES, Account, Amounts, Counted, Limit, Meter, Who
+from penstock.limits.periods import span
 
 KEPT: Final = 20_000  # accounts whose counters' names are remembered
 
-Who = Literal["org", "team", "key", "user", "model"]
 
-
-class Meter(StrEnum):
-    REQUESTS = "requests"
-    INPUT_TOKENS = "input tokens"
-    OUTPUT_TOKENS = "output tokens"
-    TOKENS = "tokens"  # both
-    CONCURRENT_REQUESTS = "concurrent requests"
-    MONEY = "money"
-
-
-class Account(msgspec.Struct, frozen=True, gc=False):
-    """Whom a request is counted for; what is empty has no limits. A team or a user is one only within its organisation:
-    a limit of each is `per=("org", "team")`. Users of keys that belong to no organisation are counted together.
-    """
-
-    org: str = ""
-    team: str = ""
-    key: str = ""
-    user: str = ""
-    model: str = ""
-
-
-class Limit(msgspec.Struct, frozen=True, gc=False):
-    """At most `amount` of `meter`, counted apart for every value of `per`, of the requests for which `where` is true.
-
-    For `MONEY`, `amount` is nano-dollars in each `period`; for `CONCURRENT_REQUESTS` it is how many at once; for all
-    others it is units in a sliding window of `window` seconds. `name` is unique; people see it and counters live
-    under it. `soft` is for money: allow, and tell. `strict` is for counters that hosts share: ask them for every
-    request, instead of leasing blocks of units.
-    """
-
-    name: str
-    meter: Meter
-    amount: int
-    window: int = 0
-    period: Period | None = None
-    per: tuple[Who, ...] = ("key",)
-    where: tuple[tuple[Who, str], ...] = ()
-    soft: bool = False
-    strict: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for what cannot be counted."""
-        if (self.meter is Meter.MONEY) != (self.period is not None):
-            raise ValueError(f"{self.name}: money, and only money, has a period")
-        if (self.meter in _RATES) != (self.window > 0):
-            raise ValueError(f"{self.name}: requests and tokens have a window of whole seconds, other meters have none")
-        if self.soft and self.meter is not Meter.MONEY:
-            raise ValueError(f"{self.name}: only budgets can be soft")
-        most = MOST if self.meter in _RATES else 2**53 - 1
-        if not 0 <= self.amount <= most:
-            raise ValueError(f"{self.name}: between 0 and {most:,}, not {self.amount:,}")
-
-
-class Amounts(msgspec.Struct, frozen=True, gc=False):
-    """What a request is expected to use, and later what it did. `nanos` is None where nothing is ever charged: budgets
-    do not apply to free models.
-    """
-
-    input_tokens: int
-    output_tokens: int
-    nanos: int | None
-    requests: int = 1
-
-
-class Placed(msgspec.Struct, frozen=True, gc=False):
+class Placed:
     """What all requests of one account have in common, until a calendar window ends."""
 
-    limits: tuple[Limit, ...]
-    meters: tuple[int, ...]  # of each limit, its place in `_measured`
-    places: tuple[_Place, ...]
-    templates: dict[tuple[int, int], str] = {}  # of their headers; `limits.headers` makes and uses them
+    __slots__ = ("limits", "meters", "places", "templates")
+
+    def __init__(self, limits: tuple[Limit, ...], meters: tuple[int, ...], places: tuple[_Place, ...]) -> None:
+        self.limits = limits
+        self.meters = meters  # of each limit, its place in `_measured`
+        self.places = places
+        self.templates: dict[tuple[int, int], str] = {}  # of their headers; `limits.headers` makes and uses them
 
 
-class Applied(msgspec.Struct, frozen=True, gc=False):
+class Applied:
     """The charges of one request, and the limit behind each."""
 
-    charges: tuple[Charge, ...]
-    placed: Placed
+    __slots__ = ("charges", "placed")
+
+    def __init__(self, charges: tuple[Charge, ...], placed: Placed) -> None:
+        self.charges = charges
+        self.placed = placed
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -106,14 +44,6 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
         """For `Counters.settle`. A budget that was reserved is settled even where it turns out to be free."""
         measured = _measured(actual)
         return [measured[meter] for meter in self.placed.meters]
-
-
-class Counted(msgspec.Struct, frozen=True):
-    """What a counter counts: of which limit, for whom (what is empty is not told apart), in which calendar window."""
-
-    limit: Limit
-    account: Account
-    window: str  # `Span.label`; "" for what is no budget
 
 
 class Rules:
@@ -193,7 +123,7 @@ class Rules:
                 until = min(until, ends_at)
             elif window:
                 counter = f"{counter}|{window}s"
-            meter = _METERS.index(limit.meter)
+            meter = METERS.index(limit.meter)
             place = counter, _KINDS[limit.meter], limit.amount, meter, window, ends_at, limit.soft, limit.strict
             applying.append((limit, place))
         if len(self._kept) >= KEPT:
@@ -215,13 +145,11 @@ class Rules:
             yield from [limit for limit in self._own(account.key) if limit.name not in self._named]
 
 
-_RATES: Final = (Meter.REQUESTS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.TOKENS)
 _KINDS: Final = {
-    **dict.fromkeys(_RATES, Kind.RATE),
+    **dict.fromkeys(RATES, Kind.RATE),
     Meter.CONCURRENT_REQUESTS: Kind.GAUGE,
     Meter.MONEY: Kind.BUDGET,
 }
-_METERS: Final = tuple(Meter)
 
 OwnLimits = Callable[[str], Iterable[Limit]]
 _Where = tuple[tuple[Who, str], ...]
@@ -232,7 +160,7 @@ _Kept = tuple[float, Placed, Placed]  # until when; for requests that cost somet
 def _placed(applying: Sequence[tuple[Limit, _Place]]) -> Placed:
     limits = tuple([limit for limit, _ in applying])
     return Placed(
-        limits, tuple([_METERS.index(limit.meter) for limit in limits]), tuple([place for _, place in applying])
+        limits, tuple([METERS.index(limit.meter) for limit in limits]), tuple([place for _, place in applying])
     )
 
 

@@ -5,14 +5,9 @@ A row of zeros is a counter of which nothing is known yet.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 FULL: Final = 2**62  # the most a counter says it holds: a row's numbers are of 64 bits with a sign
 
 
-class Words(Protocol):
-    """A list, or a `memoryview` of format "q"."""
-
-    def __getitem__(self, at: int, /) -> int: ...
-
-    def __setitem__(self, at: int, value: int, /) -> None: ...
+Words = list[int] | memoryview  # the latter of format "q"

@@ -15,6 +15,7 @@ from penstock.core.fleet import Replica
 from penstock.core.request import Request
 from penstock.resilience.breaker import Breaker
 from penstock.resilience.retry_budget import RetryBudget
+from penstock.sim.cost_model import CostModel
 
 if TYPE_CHECKING:
     from penstock.sim.line import Line
@@ -79,3 +80,12 @@ class Fleet(msgspec.Struct):
     rng: Random
     upstream: Upstream
     line: Line | None = None  # in which requests wait for a replica with room; None: none waits
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """Some replicas that are alike."""
+
+    replicas: int
+    engine: CostModel
+    gpus: int = 1  # of one replica
+    gpu_hour: float = 0.0  # dollars for one of them

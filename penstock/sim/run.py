@@ -19,15 +19,16 @@ from penstock.core.plan import Plan
 from penstock.core.request import Caller, Endpoint, Priority, Request
 from penstock.resilience.breaker import Breaker, BreakerRule
 from penstock.resilience.retry_budget import RetryBudget
-from penstock.sim.cost_model import CostModel
 from penstock.sim.engines import Engines
-from penstock.sim.fleet import Chooser, Fleet
+from penstock.sim.fleet import Chooser, Deployment, Fleet
 from penstock.sim.line import Line
 from penstock.sim.log import Log
 from penstock.sim.requests import SimulatedRequest
 from penstock.sim.results import PooledCache, Results, Slo, summarise
 from penstock.sim.world import World
 from penstock.traffic.arrival import Arrival
+
+__all__ = ["Deployment", "Listed", "Simulation", "Traffic", "balanced_by"]
 
 MAX_TOKENS: Final = 4_096  # what callers ask for at most; how much they get is not known before
 REPORT_EVERY: Final = 2.0  # seconds, as the live prober
@@ -53,15 +54,6 @@ class Listed:
 
     def ended(self, arrival: Arrival, now: float, ok: bool = True) -> Arrival | None:
         return None
-
-
-class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """Some replicas that are alike."""
-
-    replicas: int
-    engine: CostModel
-    gpus: int = 1  # of one replica
-    gpu_hour: float = 0.0  # dollars for one of them
 
 
 class Simulation:

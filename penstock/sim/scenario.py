@@ -30,6 +30,7 @@ from penstock.resilience.retry_budget import RetryBudget
 from penstock.sim import options, results, run
 from penstock.sim.cost_model import CostModel
 from penstock.sim.events import schedule
+from penstock.sim.fleet import Deployment
 from penstock.sim.options import EngineOptions, Extra, Policy, cost_model, hardware
 from penstock.sim.results import Results
 from penstock.traffic.options import TrafficError, Workload, read
@@ -52,7 +53,7 @@ class Scenario(msgspec.Struct, frozen=True):
     """Ready to be run. `deployments` in the order of the file."""
 
     file: str
-    deployments: dict[str, run.Deployment]
+    deployments: dict[str, Deployment]
     startup: dict[str, float]
     plans: dict[str, Plan]
     breaker: BreakerRule
@@ -179,20 +180,20 @@ class _Checker:
                 known = nearest(event.deployment, counts)
                 self.tell((*here, "deployment"), f"names no deployment: {event.deployment!r}.{known}")
 
-    def deployments(self) -> dict[str, run.Deployment]:
+    def deployments(self) -> dict[str, Deployment]:
         simulation, known = self._extra.simulation, self._config.deployments
         for part in ("replicas", "engines"):
             for name in getattr(simulation, part):
                 if name not in known:
                     self.tell(("simulation", part, name), f"names no deployment.{nearest(name, known)}")
-        found: dict[str, run.Deployment] = {}
+        found: dict[str, Deployment] = {}
         for name in known:
             own = name in simulation.engines
             where = ("simulation", "engines", name) if own else ("engine_model",)
             made = self._engine(_engine(self._extra, name), where)
             if made is not None:
                 model, gpus = made
-                found[name] = run.Deployment(
+                found[name] = Deployment(
                     replicas=self._n_replicas(name),
                     engine=model,
                     gpus=gpus,

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from penstock.stores.base import StoreFailed
-from penstock.stores.entry import plain
+from penstock.stores.receipts import plain
 from penstock.stores.sql import Database, Statement
 
 MAX_RECORD_BYTES: Final = 64 * 1024

@@ -65,6 +65,10 @@ class Counters(Protocol):
     requests are kept alive by `tend`.
     """
 
+    def reserve_now(self, id: str, charges: tuple[Charge, ...]) -> Verdict | None:
+        """As `reserve`, as far as it can be decided here and now. None: it cannot, and nothing has happened."""
+        ...
+
     async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
         """All of the charges or none of them; no counter twice, `id` never used before.
 

@@ -21,9 +21,11 @@ import msgspec
 
 from penstock.core.clock import Clock
 from penstock.stores.base import StoreFailed, StoreRefused
+from penstock.stores.batch import Batch
+from penstock.stores.begun import Begun, row_of
 from penstock.stores.entry import Entry
-from penstock.stores.flight import NAME, NONE, Begun, Flight, row_of
-from penstock.stores.spool import Batch, Spool
+from penstock.stores.flight import NAME, NONE, Flight
+from penstock.stores.spool import Spool
 
 BATCH_ROWS: Final = 500  # one fsync for all of them; more would only make a repetition longer
 BATCH_SECONDS: Final = 0.05  # a row waits at most so long for others

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from penstock.pricing.cost import cost_of
 from penstock.pricing.prices import Price
 from penstock.pricing.usage_report import TOKENS, Reported
+from penstock.stores.begun import GATEWAY_CRASHED
 from penstock.stores.entry import CORRECTION, Entry
-from penstock.stores.flight import GATEWAY_CRASHED
 from penstock.stores.ledger import LEDGER, Attribute, By, Query, Span, SqlLedger
 from penstock.stores.sql import Database, names
 

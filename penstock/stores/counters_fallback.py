@@ -40,6 +40,15 @@ class FallbackCounters:
         self._alone_at = 0.0  # when that was last asked
         self._open: dict[str, tuple[Counters, Granted]] = {}
 
+    def reserve_now(self, id: str, charges: tuple[Charge, ...]) -> Verdict | None:
+        try:
+            verdict = self._shared.reserve_now(id, charges)
+        except CountersUnavailable:
+            return None
+        if verdict is not None:
+            self.reachable = True
+        return verdict
+
     async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
         try:
             verdict = await self._shared.reserve(id, charges)

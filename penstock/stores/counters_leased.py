@@ -59,18 +59,20 @@ class LeasedCounters:
         self._prefix, self._number = f"lease-{os.urandom(8).hex()}-", 0
         self._closed = False
 
-    async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
+    def reserve_now(self, id: str, charges: tuple[Charge, ...]) -> Verdict | None:
         now = self._clock.now()
-        if now < self._spend_until:
-            blocks: list[Block] = []
-            for charge in charges:
-                mine = self._blocks.get(charge.counter)
-                if mine is None or mine.left < charge.cost or mine.limit != charge.limit or charge.strict:
-                    break
-                blocks.append(mine)
-            else:
-                return self._take(id, charges, blocks, now)
-        return await self._ask(id, charges)
+        if now >= self._spend_until:
+            return None
+        blocks: list[Block] = []
+        for charge in charges:
+            mine = self._blocks.get(charge.counter)
+            if mine is None or mine.left < charge.cost or mine.limit != charge.limit or charge.strict:
+                return None
+            blocks.append(mine)
+        return self._take(id, charges, blocks, now)
+
+    async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
+        return self.reserve_now(id, charges) or await self._ask(id, charges)
 
     def settle(self, granted: Granted, costs: Sequence[int]) -> None:
         taken = self._open.pop(granted.id, None)
@@ -79,8 +81,9 @@ class LeasedCounters:
             return
         granted.settled = True
         blocks, leases = taken
-        for mine, lease, charge, cost in zip(blocks, leases, granted.charges, costs, strict=True):
-            if mine.settle(charge.cost, cost, lease):
+        for n, charge in enumerate(granted.charges):
+            mine = blocks[n]
+            if mine.settle(charge.cost, costs[n], leases[n]):
                 self._tell_soon(mine)
 
     def spend(self, id: str, charges: Sequence[Charge]) -> None:
@@ -138,7 +141,8 @@ class LeasedCounters:
     def _take(self, id: str, charges: tuple[Charge, ...], blocks: list[Block], now: float) -> Granted:
         self.here += 1
         leases, used = [], []
-        for mine, charge in zip(blocks, charges, strict=True):
+        for n, charge in enumerate(charges):
+            mine = blocks[n]
             leases.append(mine.lease)
             used.append(mine.take(charge.cost, now))
             if mine.wants and not (mine.leasing or mine.resting):

@@ -31,11 +31,14 @@ class MemoryCounters:
         self._book = Book() if book is None else book
         self._mine: dict[str, Granted] = {}
 
-    async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
+    def reserve_now(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
         verdict = self._book.reserve(id, charges, int(self._clock.now() * MICRO), self._hold)
         if type(verdict) is Granted:
             self._mine[id] = verdict
         return verdict
+
+    async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
+        return self.reserve_now(id, charges)
 
     def settle(self, granted: Granted, costs: Sequence[int]) -> None:
         self._mine.pop(granted.id, None)

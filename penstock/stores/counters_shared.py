@@ -93,8 +93,49 @@ class SharedCounters:
         """Slots in use, and all there are."""
         return self._slots.in_use, self._slots.most
 
+    def reserve_now(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
+        assert id not in self._mine, f"reservation {id} is still open"
+        if len(charges) > MOST_CHARGES:
+            raise CountersUnavailable(f"a request on more than {MOST_CHARGES} limits")
+        if self._pending:
+            self._catch_up(SOME)
+        words, slots, known, reservations = self._words, self._slots, self._known, self._reservations
+        now = slots.lock()
+        try:
+            places: list[_Place] = []
+            change: list[slice] = []
+            held: list[int] = []
+            for charge in charges:
+                place = known.get(charge.counter)
+                if place is None or words[place.name_at] != place.name:
+                    place = self._find(charge)
+                    if place is None:
+                        return self._unseeded(charges)
+                places.append(place)
+                change.append(place.span)
+                if charge.kind is not _RATE and charge.cost:
+                    held.append(place.at)
+                    held.append(charge.cost)
+            for n, charge in enumerate(charges):
+                if not places[n].counter.fits(charge, now):
+                    return refusal(charges, [place.counter for place in places], now)
+            at = reservations.free_place(held) if held else 0
+            if at:
+                change.append(span(at))
+            slots.save(change)
+            used = tuple([places[n].counter.take(charge, now) for n, charge in enumerate(charges)])
+            granted = Granted(id, charges, used, now, now + self._hold)
+            if at:
+                self._mine[id] = granted, at, reservations.begin(held, granted.expires_at)
+            return granted
+        except BaseException:
+            slots.roll_back()
+            raise
+        finally:
+            slots.unlock()
+
     async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
-        return self._reserve(id, charges)
+        return self.reserve_now(id, charges)
 
     def settle(self, granted: Granted, costs: Sequence[int]) -> None:
         if granted.settled:
@@ -153,47 +194,6 @@ class SharedCounters:
         self._mine.clear()
         self._slots.close()
 
-    def _reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
-        assert id not in self._mine, f"reservation {id} is still open"
-        if len(charges) > MOST_CHARGES:
-            raise CountersUnavailable(f"a request on more than {MOST_CHARGES} limits")
-        if self._pending:
-            self._catch_up(SOME)
-        words, slots, known, reservations = self._words, self._slots, self._known, self._reservations
-        now = slots.lock()
-        try:
-            places: list[_Place] = []
-            change: list[slice] = []
-            held: list[int] = []
-            for charge in charges:
-                place = known.get(charge.counter)
-                if place is None or words[place.name_at] != place.name:
-                    place = self._find(charge)
-                    if place is None:
-                        return self._unseeded(charges)
-                places.append(place)
-                change.append(place.span)
-                if charge.kind is not _RATE and charge.cost:
-                    held.append(place.at)
-                    held.append(charge.cost)
-            for place, charge in zip(places, charges, strict=True):
-                if not place.counter.fits(charge, now):
-                    return refusal(charges, [place.counter for place in places], now)
-            at = reservations.free_place(held) if held else 0
-            if at:
-                change.append(span(at))
-            slots.save(change)
-            used = tuple([place.counter.take(charge, now) for place, charge in zip(places, charges, strict=True)])
-            granted = Granted(id, charges, used, now, now + self._hold)
-            if at:
-                self._mine[id] = granted, at, reservations.begin(held, granted.expires_at)
-            return granted
-        except BaseException:
-            slots.roll_back()
-            raise
-        finally:
-            slots.unlock()
-
     def _count(
         self, id: str, charges: Sequence[Charge], costs: Sequence[int], since: int, at: int, serial: int
     ) -> None:
@@ -228,9 +228,10 @@ class SharedCounters:
                 change.append(span(at))
             slots.save(change)
             overs = []
-            for place, charge, cost in zip(places, charges, costs, strict=True):
+            for n, charge in enumerate(charges):
+                place = places[n]
                 if place is not None:
-                    by = place.counter.settle(charge, cost, since, now, reserved)
+                    by = place.counter.settle(charge, costs[n], since, now, reserved)
                     if by:
                         overs.append(Over(id, charge, by))
             if reserved:

@@ -1,19 +1,13 @@
 """A row of the ledger: who used what and what it cost, as whole numbers and short texts.
 
-An `Entry` can be stored: what is in it fits every column of every database, whoever wrote the text. `entry_of` brings a
-receipt into that form, because one row that cannot be written would keep all those behind it waiting.
+An `Entry` can be stored: what is in it fits every column of every database, whoever wrote the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
 from typing import Final
 
 import msgspec
-
-from penstock.core.outcome import Outcome
-from penstock.core.plan import OK, Attempt
 
 MAX_TEXT_BYTES: Final = 256  # of UTF-8; eight of them are one key of PostgreSQL's index, which holds 2,704 bytes
 MAX_TAGS: Final = 16
@@ -21,8 +15,6 @@ MAX_TOKENS: Final = 10**12  # nobody has used more in one request: a broken coun
 MAX_COST_NANOS: Final = 10**16  # ten million dollars, likewise
 CORRECTION: Final = "correction"  # the usage source of rows that are no request: what another one's cost differs by
 _MAX_INTEGER: Final = 2**53
-
-_tags_encoder = msgspec.json.Encoder(order="sorted")
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -105,72 +97,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             raise ValueError("a status in the ledger is one of HTTP")
 
 
-def entry_of(outcome: Outcome, *, cache: str = "", price_version: str = "") -> Entry:
-    """The row of a receipt. Never raises for what a caller or an upstream has put into it.
-
-    Text that is too long is cut; NUL and lone surrogates, which no database takes, are replaced. A cost that is beyond
-    all reason is no price at all: the row is unpriced, and somebody is told.
-    """
-    usage, cost_nanos = outcome.usage, outcome.cost_nanos
-    absurd = cost_nanos is not None and not -MAX_COST_NANOS <= cost_nanos <= MAX_COST_NANOS
-    return Entry(
-        request_id=plain(outcome.request_id),
-        at_micros=int(outcome.received_at * 1e6 + 0.5),
-        org=plain(outcome.tenant),
-        team=plain(outcome.team),
-        key_id=plain(outcome.key_id),
-        user_hash=plain(outcome.user_hash),
-        feature=plain(outcome.feature),
-        session=plain(outcome.session),
-        tags=_tags(outcome.tags) if outcome.tags else "{}",
-        model=plain(outcome.model),
-        deployment=plain(outcome.deployment),
-        replica=plain(_answered_by(outcome.attempts)),
-        endpoint=plain(outcome.endpoint),
-        status=outcome.status,
-        error=None if outcome.error is None else plain(outcome.error),
-        cache=plain(cache),
-        input_tokens=_tokens(usage.input_tokens),
-        cached_tokens=_tokens(usage.cached_tokens),
-        cache_write_tokens=_tokens(usage.cache_write_tokens - usage.cache_write_1h_tokens),
-        cache_write_1h_tokens=_tokens(usage.cache_write_1h_tokens),
-        output_tokens=_tokens(usage.completion_tokens - usage.reasoning_tokens),
-        reasoning_tokens=_tokens(usage.reasoning_tokens),
-        usage_source=outcome.usage_source.value,
-        cost_nanos=None if absurd else cost_nanos,
-        price_version=plain(price_version),
-        duration_micros=int(outcome.duration * 1e6 + 0.5),
-    )
-
-
-def plain(text: str, most: int = MAX_TEXT_BYTES) -> str:
-    """The same text where every database can hold it; otherwise the nearest to it, of at most `most` bytes."""
-    if len(text) <= most and text.isascii() and "\0" not in text:
-        return text
-    return text.replace("\0", "?").encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
-
-
 def check_text(text: str, most: int = MAX_TEXT_BYTES) -> None:
     """Raises ValueError unless every database can hold it. (UnicodeEncodeError, for lone surrogates, is one.)"""
     if len(text.encode()) > most:
         raise ValueError(f"a text that is stored here has at most {most:,} bytes")
     if "\0" in text:
         raise ValueError("a text that is stored has no NUL")
-
-
-def _tags(tags: Iterable[str]) -> str:
-    """`name=value` under its name, and a bare word with an empty value."""
-    named = (tag.partition("=") for tag in islice(tags, MAX_TAGS))
-    return _tags_encoder.encode({plain(name): plain(value) for name, _, value in named}).decode()
-
-
-def _tokens(counted: int) -> int:
-    return min(max(counted, 0), MAX_TOKENS)
-
-
-def _answered_by(attempts: tuple[Attempt, ...]) -> str:
-    """The replica whose answer it was; without one, the last that was tried."""
-    for attempt in attempts:
-        if attempt.ended == OK:
-            return attempt.replica
-    return attempts[-1].replica if attempts else ""

@@ -12,10 +12,10 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import hiredis
-import msgspec
+
+from penstock.stores.redis_address import Address
 
 MOST_WAITING: Final = 10_000  # commands without an answer; beyond that Redis counts as gone
 FIRST_PAUSE: Final = 0.05  # seconds before connecting again, doubled each time up to LAST_PAUSE
@@ -38,33 +38,6 @@ Answer = Callable[[object], None]  # is called with the reply, a `hiredis.ReplyE
 
 class RedisGone(Exception):
     """No answer: not connected, broken off, or too slow. The command may or may not have been carried out."""
-
-
-class Address(msgspec.Struct, frozen=True):
-    host: str
-    port: int
-    path: str | None  # a Unix socket instead
-    tls: bool
-    user: str
-    password: str
-    database: int
-
-
-def parse_url(url: str) -> Address:
-    """`redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS, `unix:///path`. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError(f"a Redis address begins with redis://, rediss:// or unix://, not {parts.scheme!r}")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if parts.scheme == "unix":
-        return Address("", 0, unquote(parts.path), False, user, password, 0)
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        raise ValueError(f"after the host of a Redis address comes the number of a database, not {database!r}")
-    return Address(
-        parts.hostname or "localhost", parts.port or 6379, None, parts.scheme == "rediss", user, password,
-        int(database or 0),
-    )  # fmt: skip
 
 
 class Redis:

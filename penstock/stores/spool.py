@@ -13,11 +13,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
-
-import msgspec
+from typing import Final
 
 from penstock.stores.base import StoreFailed
+from penstock.stores.batch import Batch, Position
 
 MAX_BYTES: Final = 1 << 30  # two million rows of a ledger
 SEGMENT_BYTES: Final = 16 << 20
@@ -32,16 +31,6 @@ _CHECKSUM: Final = struct.Struct("<I")
 
 class SpoolTaken(StoreFailed):
     """Another process has it."""
-
-
-class Position(NamedTuple):
-    segment: int
-    offset: int
-
-
-class Batch(msgspec.Struct, frozen=True):
-    records: list[bytes]
-    end: Position  # what comes after them
 
 
 class Spool:

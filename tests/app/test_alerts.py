@@ -16,8 +16,9 @@ from penstock.app.alerts import Alerts
 from penstock.config.spec import Notify
 from penstock.core.clock import ManualClock
 from penstock.http.post import PostFailed, post
+from penstock.limits.limit import Account, Amounts, Limit, Meter
 from penstock.limits.periods import Period
-from penstock.limits.rules import Account, Amounts, Limit, Meter, Rules
+from penstock.limits.rules import Rules
 
 LIMIT = Limit("of teams", Meter.MONEY, 50 * 10**9, period=Period.MONTH, per=("org", "team"))
 

@@ -30,15 +30,16 @@ from penstock.core.keys import ENTROPY_BYTES, digest, mint
 from penstock.core.request import Caller
 from penstock.gateway.keyring import Keyring
 from penstock.limits.charges import Granted, Unseeded
+from penstock.limits.limit import Account, Amounts, Limit, Meter
 from penstock.limits.periods import Period
-from penstock.limits.rules import Account, Amounts, Limit, Meter, Rules
+from penstock.limits.rules import Rules
 from penstock.stores.base import CountersUnavailable
+from penstock.stores.begun import Begun
 from penstock.stores.counters_fallback import FallbackCounters
 from penstock.stores.counters_memory import MemoryCounters
 from penstock.stores.counters_shared import SharedCounters
 from penstock.stores.databases import open_database
 from penstock.stores.entry import Entry
-from penstock.stores.flight import Begun
 from penstock.stores.keys import SqlKeys, StoredKey
 from penstock.stores.ledger import SqlLedger
 from penstock.stores.migrate import migrate, schema_status

@@ -29,13 +29,13 @@ from penstock.limits.charges import Charge, Kind
 from penstock.platforms.processes import ProcessOptions
 from penstock.pricing.usage_report import read_report
 from penstock.stores.base import CountersUnavailable
+from penstock.stores.begun import GATEWAY_CRASHED
 from penstock.stores.bookkeeper import Bookkeeper
 from penstock.stores.corrections import Corrections
 from penstock.stores.costs import Costs, Question
 from penstock.stores.counters_shared import SharedCounters
 from penstock.stores.databases import open_database
 from penstock.stores.entry import CORRECTION, Entry
-from penstock.stores.flight import GATEWAY_CRASHED
 from penstock.stores.ledger import Span, SqlLedger
 from penstock.stores.spool import Spool
 from tests.app.billing_provider import PRICE, BillingProvider, marker

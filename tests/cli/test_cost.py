@@ -12,9 +12,9 @@ import pytest
 
 from penstock.core.clock import SystemClock
 from penstock.pricing.focus import FOCUS, NOT_APPLICABLE
+from penstock.stores.begun import GATEWAY_CRASHED
 from penstock.stores.databases import open_database
 from penstock.stores.entry import Entry
-from penstock.stores.flight import GATEWAY_CRASHED
 from penstock.stores.ledger import HOUR_MICROS, SqlLedger
 from penstock.stores.migrate import migrate
 from penstock.stores.sql import Statement

@@ -19,8 +19,9 @@ from penstock.config.problems import ConfigError
 from penstock.config.schema import Access, OwnLimits
 from penstock.config.spec import MaxTokens, Notify, PlaneSpec
 from penstock.config.units import zone
+from penstock.limits.limit import Account, Amounts, Limit, Meter
 from penstock.limits.periods import Period
-from penstock.limits.rules import Account, Amounts, Limit, Meter, Rules
+from penstock.limits.rules import Rules
 
 DIGEST = "ab" * 32
 HEAD = """\

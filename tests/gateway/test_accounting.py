@@ -13,8 +13,8 @@ from penstock.core.request import Endpoint
 from penstock.gateway.accounting import Accounting
 from penstock.gateway.operations import OPERATIONS, azure
 from penstock.limits.charges import Kind
+from penstock.limits.limit import Account, Amounts, Limit, Meter
 from penstock.limits.periods import Period
-from penstock.limits.rules import Account, Amounts, Limit, Meter
 from penstock.pricing.options import PriceOptions
 from penstock.stores.counters_memory import MemoryCounters
 from penstock.testing import virtual_loop

@@ -13,7 +13,8 @@ from penstock.core.request import Caller, Priority
 from penstock.gateway.issued_keys import IssuedKeys
 from penstock.gateway.keyring import Keyring
 from penstock.gateway.known_key import Terms
-from penstock.limits.rules import Account, Amounts, Rules
+from penstock.limits.limit import Account, Amounts
+from penstock.limits.rules import Rules
 from penstock.stores.keys import StoredKey
 from penstock.stores.tenants import StoredTenant
 from tests.worlds import spec

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.limits.limit import Account, Amounts, Limit, Meter
 from penstock.limits.periods import Period, span, window
-from penstock.limits.rules import Account, Amounts, Limit, Meter, Rules
+from penstock.limits.rules import Rules
 
 ZONES = (UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kathmandu"), ZoneInfo("America/Sao_Paulo"))
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from penstock.limits.book import Book
 from penstock.limits.charges import MICRO, MOST, Granted, Kind, Refused
 from penstock.limits.headers import duration, rate_headers
+from penstock.limits.limit import Account, Amounts, Limit, Meter
 from penstock.limits.periods import Period, span
 from penstock.limits.refusal import refusal
-from penstock.limits.rules import Account, Amounts, Limit, Meter, Rules
+from penstock.limits.rules import Rules
 
 WALL = datetime(2026, 11, 12, 9, 30, tzinfo=UTC).timestamp()
 ME = Account(org="acme", team="ml", key="web", user="u1", model="chat")

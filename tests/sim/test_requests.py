@@ -11,8 +11,9 @@ from penstock.core.plan import Plan
 from penstock.core.request import Priority
 from penstock.sim.cost_model import MODEL_A, CostModel
 from penstock.sim.events import schedule
+from penstock.sim.fleet import Deployment
 from penstock.sim.options import Event
-from penstock.sim.run import Deployment, Listed, Simulation, balanced_by
+from penstock.sim.run import Listed, Simulation, balanced_by
 from penstock.traffic.arrival import Arrival
 
 SMALL = msgspec.structs.replace(MODEL_A, kv_tokens=16_384, max_seqs=4)

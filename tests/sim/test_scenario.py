@@ -14,7 +14,7 @@ from penstock.sim.scenario import build, load_scenario, named, simulate
 SCENARIOS = sorted((Path(__file__).resolve().parents[2] / "examples" / "scenarios").glob("*.yaml"))
 GOOD = """\
 models:
-  chat: { deployments: [pool, other], max_attempts: 2 }
+  chat: { deployments: [pool, other], max_attempts: 3 }
 deployments:
   pool: { engine: [http://10.0.0.1:8000/v1, http://10.0.0.2:8000/v1] }
   other: { engine: http://10.0.0.3:8000/v1 }
@@ -49,7 +49,7 @@ def test_a_scenario_is_a_penstock_yaml_with_engines_traffic_and_events():
     assert scenario.deployments["pool"].engine.step == 0.005
     assert scenario.deployments["pool"].engine.per_prefill_token == 1 / 8_000
     assert scenario.deployments["other"].gpus == 8
-    assert scenario.plans["chat"].max_attempts == 2
+    assert scenario.plans["chat"].max_attempts == 3
     assert [policy.name for policy in scenario.policies] == ["least_cost", "mine"]
 
 
@@ -131,8 +131,8 @@ def test_naive_retries_collapse_where_a_budget_recovers():
     ours, naive = (simulate(scenario, policy, nothing).results for policy in scenario.policies)
     after = [interval.good for interval in ours.intervals if 130 <= interval.at < 230]
     never = [interval.good for interval in naive.intervals if 130 <= interval.at < 230]
-    assert min(after) > 0.8
-    assert max(never) < 0.1
+    assert sum(after) / len(after) > 0.9
+    assert sum(never) / len(never) < 0.1
     assert ours.extra_attempts <= 0.2 < naive.extra_attempts
 
 

@@ -13,10 +13,10 @@ from penstock.pricing.cost import cost_of
 from penstock.pricing.prices import Price, Row, schedules
 from penstock.pricing.rates import Rates
 from penstock.pricing.usage_report import TOKENS, Reported
+from penstock.stores.begun import GATEWAY_CRASHED
 from penstock.stores.corrections import AT_ONCE, Corrections
 from penstock.stores.databases import open_database
 from penstock.stores.entry import CORRECTION, Entry
-from penstock.stores.flight import GATEWAY_CRASHED
 from penstock.stores.ledger import HOUR_MICROS, Attribute, Span, SqlLedger
 from penstock.stores.migrate import migrate
 from tests.stores.sums import sums

@@ -13,7 +13,8 @@ from penstock.limits.bucket import LOWS
 from penstock.limits.charges import Charge, Granted, Kind, Unseeded
 from penstock.stores.base import CountersUnavailable
 from penstock.stores.counters_redis import IN_FLIGHT, RedisCounters
-from penstock.stores.redis import Address, Redis, parse_url
+from penstock.stores.redis import Redis
+from penstock.stores.redis_address import Address, parse_url
 from tests.stores.redis_server import Line, redis_server
 
 _names = itertools.count()

@@ -22,11 +22,12 @@ from penstock.core.request import Usage
 from penstock.pricing.usage_report import read_report
 from penstock.stores import flight as flights
 from penstock.stores.base import StoreFailed
+from penstock.stores.begun import GATEWAY_CRASHED, Begun, row_of
 from penstock.stores.bookkeeper import Bookkeeper
 from penstock.stores.corrections import Corrections
 from penstock.stores.databases import open_database
 from penstock.stores.entry import MAX_TEXT_BYTES, Entry
-from penstock.stores.flight import FIRST, GATEWAY_CRASHED, NAME, NONE, SLOT, Begun, Flight, row_of
+from penstock.stores.flight import FIRST, NAME, NONE, SLOT, Flight
 from penstock.stores.ledger import HOUR_MICROS, Span, SqlLedger
 from penstock.stores.migrate import migrate
 from penstock.stores.spool import Spool
@@ -416,7 +417,7 @@ from penstock.core.clock import SystemClock
 from penstock.stores.bookkeeper import Bookkeeper
 from penstock.stores.databases import open_database
 from penstock.stores.entry import Entry
-from penstock.stores.flight import Begun
+from penstock.stores.begun import Begun
 from penstock.stores.ledger import SqlLedger
 from penstock.stores.spool import Spool
 

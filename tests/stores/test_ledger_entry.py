@@ -9,7 +9,8 @@ from penstock.core.errors import FailureKind
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import CANCELLED, OK, Attempt
 from penstock.core.request import Usage
-from penstock.stores.entry import MAX_COST_NANOS, MAX_TEXT_BYTES, MAX_TOKENS, Entry, check_text, entry_of, plain
+from penstock.stores.entry import MAX_COST_NANOS, MAX_TEXT_BYTES, MAX_TOKENS, Entry, check_text
+from penstock.stores.receipts import entry_of, plain
 
 
 def attempt(n, replica, ended):
