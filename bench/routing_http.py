@@ -17,7 +17,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import machine
 import peers
@@ -25,7 +27,7 @@ from gateway import ROOT, Verdict
 from machine import GATEWAY_CORE, LOAD_CORE, Child, Unusable
 from modelled_engine import MODEL
 from routing_simulated import MOONCAKE, Part, Scale, absent, mean
-from stacks import penstock_as_shipped
+from stacks import all_stacks
 
 HERE = Path(__file__).parent
 WORKERS, SPEED = 8, 4.0
@@ -35,6 +37,7 @@ START_SECONDS = 40.0
 BUSY = 0.5  # share of a core; above it the machine is measured and not the router
 PENSTOCK = "Penstock"
 TRACE_SPEED = 1.25
+SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,9 @@ def ask(start: Callable[[Path, int, list[int]], Child], seed: int, requests: int
             engines = children[:-1]
             before = [machine.cpu_seconds(child.pid) for child in children]
             begun = time.monotonic()
-            told, load_busy = load(folder, first, seed, requests)
+            trace = f"{{ kind: trace, file: {MOONCAKE}, format: mooncake }}"
+            traffic = f"traffic:\n  arrivals: {trace}\n  speed: {TRACE_SPEED * SPEED:g}\n"
+            told, load_busy = load(folder, first, MODEL, traffic, seed, requests)
             seconds = time.monotonic() - begun
             used = [machine.cpu_seconds(child.pid) - was for child, was in zip(children, before, strict=True)]
         finally:
@@ -144,16 +149,16 @@ def ask(start: Callable[[Path, int, list[int]], Child], seed: int, requests: int
     )
 
 
-def load(folder: Path, port: int, seed: int, requests: int) -> tuple[dict[str, dict[str, object]], float]:
-    """What `penstock load` reports, and the share of a core that it used."""
-    traffic, report = folder / "traffic.yaml", folder / "load.json"
-    traffic.write_text(
-        f"traffic:\n  arrivals: {{ kind: trace, file: {MOONCAKE}, format: mooncake }}\n"
-        f"  speed: {TRACE_SPEED * SPEED:g}\n"
-    )
-    command = [sys.executable, "-m", "penstock.cli.main", "load", f"http://127.0.0.1:{port}", "--model", MODEL]
-    command += ["--traffic", traffic, "--requests", str(requests), "--seed", str(seed), "--json", report, "--exact"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PENSTOCK_API_KEY": _key()}
+def load(
+    folder: Path, port: int, model: str, traffic: str, seed: int, requests: int
+) -> tuple[dict[str, dict[str, Any]], float]:
+    """What `penstock load` reports, and the share of a core that it used. Its samples are in `folder`."""
+    (folder / "traffic.yaml").write_text(traffic)
+    report = folder / "load.json"
+    command = [sys.executable, "-m", "penstock.cli.main", "load", f"http://127.0.0.1:{port}", "--model", model]
+    command += ["--traffic", folder / "traffic.yaml", "--requests", str(requests), "--seed", str(seed), "--exact"]
+    command += ["--json", report, "--samples", folder / SAMPLES]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PENSTOCK_API_KEY": key()}
     before, begun = os.times(), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     after, seconds = os.times(), time.monotonic() - begun
@@ -165,7 +170,7 @@ def load(folder: Path, port: int, seed: int, requests: int) -> tuple[dict[str, d
 
 def wait_for(url: str, child: Child) -> None:
     until = time.monotonic() + START_SECONDS
-    asked = urllib.request.Request(url, headers={"authorization": f"Bearer {_key()}"})
+    asked = urllib.request.Request(url, headers={"authorization": f"Bearer {key()}"})
     while True:
         try:
             with urllib.request.urlopen(asked, timeout=5):
@@ -179,27 +184,31 @@ def wait_for(url: str, child: Child) -> None:
 # --- the routers ---
 
 
-def _key() -> str:
-    from stacks import _penstock_key
+def key() -> str:
+    """Penstock's; the others ask for none."""
+    return next(stack.key for stack in all_stacks() if stack.name == "penstock")
 
-    return _penstock_key()
 
-
-def _start_penstock(folder: Path, port: int, engines: list[int]) -> Child:
+def start_penstock(folder: Path, port: int, engines: list[int], model: str = MODEL) -> Child:
     """With all of its defaults."""
     from penstock.core.keys import digest
 
     urls = ", ".join(f"http://127.0.0.1:{engine}/v1" for engine in engines)
     (folder / "penstock.yaml").write_text(
-        f"models: {{ {MODEL}: {{ deployments: [pool] }} }}\n"
-        f"deployments: {{ pool: {{ engine: [{urls}], served: {MODEL} }} }}\n"
-        f"keys: [{{ id: bench, tenant: bench, sha256: {digest(_key())} }}]\n"
+        f"models: {{ {model}: {{ deployments: [pool] }} }}\n"
+        f"deployments: {{ pool: {{ engine: [{urls}], served: {model} }} }}\n"
+        f"keys: [{{ id: bench, tenant: bench, sha256: {digest(key())} }}]\n"
         f"server: {{ host: 127.0.0.1, port: {port}, access_log: {folder / 'access.log'} }}\n"
         "store: { database: off }\n"
     )
     command = [sys.executable, "-m", "penstock.cli.main", "serve", "--config", folder / "penstock.yaml"]
-    python = {"PYTHONPATH": str(penstock_as_shipped()), "PYTHONSAFEPATH": "1"}
+    python = {"PYTHONPATH": str(penstock()), "PYTHONSAFEPATH": "1"}
     return Child(command, core=GATEWAY_CORE, log=folder / "router.log", environ=python)
+
+
+def penstock() -> Path:
+    """Where it is imported from: what this process imports."""
+    return Path(import_module("penstock").__path__[0]).parent
 
 
 def _start_router(name: str, *verb: str) -> Callable[[Path, int, list[int]], Child]:
@@ -220,7 +229,7 @@ def _missing(name: str) -> Callable[[], str]:
 
 
 ROUTERS: dict[str, tuple[Callable[[Path, int, list[int]], Child], Callable[[], str]]] = {
-    PENSTOCK: (_start_penstock, lambda: ""),
+    PENSTOCK: (start_penstock, lambda: ""),
     "sglang-router": (_start_router("sglang-router", "launch"), _missing("sglang-router")),
     "vllm-router": (_start_router("vllm-router"), _missing("vllm-router")),
 }

@@ -27,6 +27,7 @@ MAX_SCORED: Final = 64  # more than these are sampled: choosing takes time in pr
 SAMPLE: Final = 24  # of a larger pool
 MOST_OWNERS: Final = 8  # and so many of those that hold most of the prompt
 EXPECTED_TOKENS: Final = 256  # of an answer, while nothing is known of others of its model
+SHORT: Final = 2_048  # tokens: longer prompts explore nothing, it would cost too much
 MODELS: Final = 10_000  # whose answers' lengths are known; the first learned is forgotten
 MOST_POOLS: Final = 64  # large ones, of which it is known where their replicas are
 
@@ -114,7 +115,7 @@ class Dispatch:
         self._first_at = -1.0
         self._ended = False
         self.replica = replica
-        replica.started(self._tokens, self._uncached)
+        replica.started(self._tokens, self._uncached, now)
 
     def first_token(self, now: float) -> None:
         """The answer has begun. Only the first call counts, and none after the end."""
@@ -127,15 +128,15 @@ class Dispatch:
             learner = self._balancer.rates(replica)
             learner.first_token(self._uncached, self._started_at, now)
             self._balancer.rule(replica.deployment).learned(learner)
-        self.computed()
+        self.computed(now)
         self._computed = replica.computed_tokens
         if self._session:
             self._balancer.sessions.bind(self._session, replica.name, self._prompt_tokens, now)
 
-    def computed(self) -> None:
+    def computed(self, now: float) -> None:
         """Its prompt is: known from its first token, or supposed after some time where none will be seen."""
         if self._uncached and not self._ended:
-            self.replica.first_token(self._uncached)
+            self.replica.first_token(self._uncached, now)
             self._uncached = 0
 
     def ended(self, now: float, output_tokens: int = 0) -> None:
@@ -145,7 +146,7 @@ class Dispatch:
         self._ended = True
         replica = self.replica
         running = (self._running + replica.inflight) / 2.0
-        replica.ended(self._tokens, self._uncached)
+        replica.ended(self._tokens, self._uncached, now)
         if output_tokens > 0:
             self._balancer.learn_output(self._model, output_tokens)
             if self._stream and self._first_at >= 0.0:
@@ -172,7 +173,7 @@ class Unseen:
     def settle(self, now: float) -> None:
         due = self._due
         while due and due[0][0] <= now:
-            heappop(due)[2].computed()
+            heappop(due)[2].computed(now)
 
 
 class Balancer:
@@ -288,7 +289,7 @@ class Balancer:
     def ask(self, request: Request, now: float) -> Ask:
         """What the policies may know of it. A session is credited with the prompt that its replica has computed."""
         hashes: tuple[int, ...] = request.prefix_hashes
-        ask = Ask(request.prompt_tokens, self.expected(request))
+        ask = Ask(request.prompt_tokens, self.expected(request), now)
         if hashes:
             ask.holds(self.index.matched(hashes, request.prefix_tokens, now))
             ask.key = hashes[0]
@@ -305,7 +306,7 @@ class Balancer:
         rule.meet(pool, self)
         if len(places) == 1:
             place = places[0]
-        elif rule.exploration and rng.random() < rule.exploration:
+        elif rule.exploration and ask.prompt_tokens <= SHORT and rng.random() < rule.exploration:
             place = places[int(rng.random() * len(places))]
         else:
             place = rule.policy.pick(ask, pool, places, rng)
@@ -318,7 +319,7 @@ class Balancer:
             (own + others + batch + memory) * replica.ramp,
             predicted_wait(ask, replica, uncached),
             uncached,
-            has_room(replica, rule.pending_tokens),
+            has_room(replica, rule.pending_tokens, ask.now),
             ask.prompt_tokens + ask.expected,
         )
 
@@ -369,11 +370,11 @@ def obstacle(replica: Replica, gates: Mapping[str, Gate], now: float) -> str:
     return "" if gate.closed or gate.allows(now) else "breaker"
 
 
-def has_room(replica: Replica, pending_tokens: int) -> bool:
+def has_room(replica: Replica, pending_tokens: int, now: float) -> bool:
     """Whether one more would start there soon. Always, where the engine has not said how much it can hold."""
     if replica.max_running and replica.inflight >= replica.max_running:
         return False
-    return not replica.kv_tokens or replica.pending_tokens < pending_tokens
+    return not replica.kv_tokens or replica.prefill_wait(now) * replica.prefill_rate < pending_tokens
 
 
 def nobody_may(pools: Sequence[Sequence[Replica]], now: float) -> UpstreamError:

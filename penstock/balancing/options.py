@@ -17,10 +17,10 @@ class Balancing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The defaults were found best on the Mooncake conversation trace; from half to twice of each changes little."""
 
     policy: PolicyName = "least_cost"
-    interference: NotNegative = 0.5  # how much the delay that a prefill puts on the sequences running there counts
-    batch: NotNegative = 2.0  # how much it counts that they make each of our own steps longer
-    memory: NotNegative = 0.15  # seconds that a half full KV cache counts for; nine times as much when 90 % full
-    exploration: Fraction = 0.01  # of the requests go anywhere, so that rates and caches become known
+    interference: NotNegative = 0.2  # how much the delay that a prefill puts on the sequences running there counts
+    batch: NotNegative = 0.5  # how much it counts that they make each of our own steps longer
+    memory: NotNegative = 0.05  # seconds that a half full KV cache counts for; nine times as much when 90 % full
+    exploration: Fraction = 0.01  # of the requests with short prompts go anywhere, so that rates become known
     pending_tokens: Annotated[int, msgspec.Meta(ge=1)] = 8_192  # uncached, with which a replica is not free for more
     hash_load: Annotated[float, msgspec.Meta(ge=1)] = 1.25  # consistent_hash: no replica has more times the mean
 

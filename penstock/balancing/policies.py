@@ -23,11 +23,12 @@ MOMENT: Final = 0.001  # seconds more are as good
 class Ask:
     """What a rule may know of the request."""
 
-    __slots__ = ("_bound", "_bound_tokens", "_held", "expected", "key", "prompt_tokens")
+    __slots__ = ("_bound", "_bound_tokens", "_held", "expected", "key", "now", "prompt_tokens")
 
-    def __init__(self, prompt_tokens: int, expected: int) -> None:
+    def __init__(self, prompt_tokens: int, expected: int, now: float) -> None:
         self.prompt_tokens = prompt_tokens
         self.expected = expected  # output tokens
+        self.now = now  # Clock.now() seconds
         self.key = 0  # of its session, or the beginning of its prompt; 0: it has neither
         self._held: Held | None = None
         self._bound = ""
@@ -84,11 +85,12 @@ class Costs:
         """
         running, rate = running_at(replica), replica.prefill_rate
         mine = uncached / rate
+        wait = wait_at(replica, ask.now) + slot_wait(ask, replica, running)
         k = replica.kv_used
         if replica.kv_tokens:
             k = max(k, (replica.inflight_tokens + ask.prompt_tokens + ask.expected) / replica.kv_tokens)
         return (
-            waiting_at(replica) / rate + mine,
+            wait + mine,
             self.interference * mine * running,
             self.batch * replica.itl_slope * running * ask.expected,
             self.memory * (k / (1.0 - k) if k < FULL else k / (1.0 - FULL)),
@@ -100,19 +102,25 @@ def running_at(replica: Replica) -> int:
     return max(replica.inflight, replica.running)
 
 
-def waiting_at(replica: Replica) -> int:
-    """Uncached tokens that wait there, likewise."""
-    pending = replica.pending_tokens
-    return max(pending, replica.waiting * WAITING_TOKENS) if replica.waiting else pending
+def wait_at(replica: Replica, now: float) -> float:
+    """Seconds until what waits there has been computed: what is ours, or also what the engine has told of."""
+    wait = replica.prefill_wait(now)
+    return max(wait, replica.waiting * WAITING_TOKENS / replica.prefill_rate) if replica.waiting else wait
+
+
+def slot_wait(ask: Ask, replica: Replica, running: int) -> float:
+    """Seconds until one of the sequences that fill its batch ends, where they do: each runs as long as ours will."""
+    most = replica.max_running
+    if not most or running < most:
+        return 0.0
+    return (running - most + 1) / most * ask.expected * (replica.step_base + replica.itl_slope * most)
 
 
 def predicted_wait(ask: Ask, replica: Replica, uncached: int) -> float:
     """Seconds until the first token, were it sent there now: what waits, its own prompt, a step, and a free place."""
-    running, most = running_at(replica), replica.max_running
-    wait = (waiting_at(replica) + uncached) / replica.prefill_rate + replica.step_base + replica.itl_slope * running
-    if most and running >= most:
-        wait += (running - most + 1) / most * ask.expected * (replica.step_base + replica.itl_slope * most)
-    return wait
+    running = running_at(replica)
+    wait = wait_at(replica, ask.now) + uncached / replica.prefill_rate
+    return wait + replica.step_base + replica.itl_slope * running + slot_wait(ask, replica, running)
 
 
 class LeastCost:

@@ -340,10 +340,13 @@ class Queue:
         return best
 
     def _unanswered(self, ticket: Ticket, uncached: int, now: float) -> float:
-        """service / (wait + service), in tokens of prefill: all rates are alike where tickets compete for a replica."""
-        service = float(uncached) if self._hrrn else PREFILL_RATE
-        if service < 1.0:
-            service = 1.0
+        """service / (wait + service), in tokens of prefill: all rates are alike where tickets compete for a replica.
+
+        A prompt that takes longer than a second counts as if it took one, or the longest would wait for all others.
+        """
+        service = PREFILL_RATE
+        if self._hrrn and uncached < PREFILL_RATE:
+            service = float(uncached) if uncached > 1 else 1.0
         return service / (service + PREFILL_RATE * (now - ticket.since))
 
     def _for(self, ticket: Ticket, room: Replica | None, now: float, rng: Random) -> Choice | Refusal | None:

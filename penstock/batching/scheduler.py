@@ -181,6 +181,8 @@ class Scheduler:
         for sequence in self._running:
             if not sequence.decoding:
                 return 0
+        if len(self._running) * (limit // self.options.block_size + 1) <= self._pool.available:
+            return limit
         while limit > 0 and self._blocks_to_decode(limit) > self._pool.available:
             limit //= 2
         return limit
@@ -194,10 +196,12 @@ class Scheduler:
         for place, sequence in enumerate(self._running):
             computed = sequence.computed
             end = computed + n_steps
-            events += [
-                (block * size - computed + 1, 0, place) for block in range(len(sequence.blocks), self._blocks_for(end))
-            ]
-            events += [(block * size - computed, 1, place) for block in range(computed // size + 1, end // size + 1)]
+            if end > len(sequence.blocks) * size:
+                taken = range(len(sequence.blocks), self._blocks_for(end))
+                events += [(block * size - computed + 1, 0, place) for block in taken]
+            if end // size > computed // size:
+                filled = range(computed // size + 1, end // size + 1)
+                events += [(block * size - computed, 1, place) for block in filled]
         events.sort()
         for step, full, place in events:
             sequence = self._running[place]

@@ -46,6 +46,8 @@ def _model(path: Path, name: str, model: Model, named: Named, config: Config) ->
         here = (*path, "degrade", str(i))
         if step.when == NO_REPLICA and step.until is not None:
             yield (*here, "until"), "has no meaning for `no_replica`, which ends with the first replica that is back"
+        if step.cached is not None:
+            yield (*here, "cached"), "needs a response cache, and there is no response cache yet: leave this step out"
         if step.model == name:
             yield (*here, "model"), "is this model itself"
         elif step.model is not None and not named(("models", step.model)):

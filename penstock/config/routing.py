@@ -149,6 +149,18 @@ class _Check:
                 yield (*path, "escalate", "judge"), f"names `{rule.judge[:64]}`, which is not a model.{hint}"
             elif rule.judge == self._name:
                 yield (*path, "escalate", "judge"), "is this model itself"
+            elif self._routing.sensitive is not None and (outside := self._outside(rule.judge)):
+                yield (
+                    (*path, "escalate", "judge"),
+                    f"would see what must stay inside: its deployment `{outside[0]}` has neither `engine` nor `model`, "
+                    "and there is `sensitive`",
+                )
+
+    def _outside(self, model: str) -> list[str]:
+        """Its deployments that are not self-hosted."""
+        known = self._config.deployments
+        names = [name for name in self._config.models[model].deployments if name in known]
+        return [name for name in names if not self_hosted(known[name])]
 
     def _deployments(self, path: Path, names: Iterable[str]) -> Iterator[Found]:
         many = path[-2] != "steps"

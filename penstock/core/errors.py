@@ -163,6 +163,15 @@ class QueueRefused(Overloaded):
         self.code = code
 
 
+class RouteRefused(PenstockError):
+    """Routing has left nobody who may answer. Status and code are the decision's."""
+
+    def __init__(self, message: str, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+        self.type = {400: "invalid_request_error", 403: "permission_error"}.get(status, "overloaded_error")
+
+
 class LimitExceeded(PenstockError):
     """A limit or a budget of the caller's. `headers` are lines that tell how much of which is left."""
 

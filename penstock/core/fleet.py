@@ -5,6 +5,7 @@ A plain class and not a struct, so that it can be compiled: choosing reads some 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 PREFILL_RATE: Final = 8_000.0  # tokens/s; an 8B model on one large GPU, until this replica has shown its own
@@ -20,6 +21,7 @@ class Replica:
     """
 
     __slots__ = (
+        "busy_since",
         "computed_tokens",
         "cool_until",
         "deployment",
@@ -67,6 +69,7 @@ class Replica:
         self.inflight = inflight  # attempts that we have open there now
         self.inflight_tokens = inflight_tokens  # prompt plus expected output tokens of those
         self.pending_tokens = pending_tokens  # uncached prompt tokens of those that have no first token yet
+        self.busy_since = inf  # when the first of these began to be computed. Clock.now() seconds; inf: not known
         self.computed_tokens = 0  # uncached prompt tokens of all that had their first token, since the beginning
         self.waiting = waiting  # requests in the engine's own queue, ours among them
         self.running = running  # sequences in its batch, ours among them
@@ -85,25 +88,37 @@ class Replica:
     def __repr__(self) -> str:
         return f"Replica({self.name!r}, {self.deployment!r}, inflight={self.inflight}, ready={self.ready})"
 
-    def started(self, tokens: int, uncached: int = 0) -> None:
+    def started(self, tokens: int, uncached: int, now: float) -> None:
         """An attempt is on its way: `tokens` of prompt and expected output, `uncached` of prompt to compute."""
         self.inflight += 1
         self.inflight_tokens += tokens
+        # what should have been computed by now is: nothing of the new prompt has been
+        self.busy_since = max(self.busy_since, now - self.pending_tokens / self.prefill_rate)
+        if self.busy_since > now:
+            self.busy_since = now
         self.pending_tokens += uncached
 
-    def first_token(self, uncached: int) -> None:
+    def first_token(self, uncached: int, now: float) -> None:
         """Its prompt has been computed: what `started` was told is pending no more."""
+        if uncached:
+            self.busy_since = now
         self.pending_tokens -= uncached
         self.computed_tokens += uncached
         assert self.pending_tokens >= 0, f"{self.name}: more prompt tokens computed than sent"
 
-    def ended(self, tokens: int, uncached: int = 0) -> None:
+    def ended(self, tokens: int, uncached: int, now: float) -> None:
         """It is over. `uncached`: what is still pending of it, so 0 once there was a first token."""
         self.inflight -= 1
         self.inflight_tokens -= tokens
+        if uncached:
+            self.busy_since = now
         self.pending_tokens -= uncached
         assert self.inflight >= 0, f"{self.name}: more ends than starts"
         assert self.pending_tokens >= 0, f"{self.name}: more prompt tokens computed than sent"
+
+    def prefill_wait(self, now: float) -> float:
+        """Seconds until the prompts sent there are computed, as far as ours go: an engine takes them in their order."""
+        return max(0.0, self.pending_tokens / self.prefill_rate - max(0.0, now - self.busy_since))
 
     def reported(
         self,

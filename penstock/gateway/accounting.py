@@ -5,7 +5,7 @@ settled with what was used, and the ledger gets its row. Nothing here waits for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from penstock.core.errors import CostCapExceeded, LimitExceeded, Overloaded, Unpriced
@@ -98,13 +98,28 @@ class Accounting:
         self._seeding = asyncio.Lock()
         self._told: dict[str, int] = {}  # by counter, the last threshold
 
-    def open(self, plane: Plane, route: Route, request: Request, header: Callable[[bytes], bytes | None]) -> Bill:
-        """Whom it is for, and what holds for it; nothing is taken yet. Raises `CostCapExceeded`, `Unpriced`, and
-        `BadRequest` for a header of ours that is not as documented.
+    def attribute(self, plane: Plane, request: Request, header: Callable[[bytes], bytes | None]) -> Attribution:
+        """Whom it is for. Raises `BadRequest` for a header of ours that is not as documented."""
+        self._vocabulary.most = plane.spec.cost_tags
+        return attribution(header, request.fields, request.caller.org, plane.keyring.user_secret, self._vocabulary)
+
+    def expects(self, request: Request) -> int:
+        """How many tokens all its answers together are taken to have."""
+        return self._expected(request, is_capped(request))
+
+    def open(
+        self,
+        plane: Plane,
+        route: Route,
+        request: Request,
+        header: Callable[[bytes], bytes | None],
+        said: Attribution | None = None,
+    ) -> Bill:
+        """Whom it is for (`said`, where `attribute` was asked before), and what holds for it; nothing is taken yet.
+        Raises `CostCapExceeded` and `Unpriced`, and what `attribute` does.
         """
         caller, rules = request.caller, plane.rules
-        self._vocabulary.most = plane.spec.cost_tags
-        bill = Bill(attribution(header, request.fields, caller.org, plane.keyring.user_secret, self._vocabulary))
+        bill = Bill(self.attribute(plane, request, header) if said is None else said)
         if self._begin is None and caller.max_cost is None and not rules:
             return bill
         bill.capped = is_capped(request)
@@ -255,8 +270,20 @@ def _choices(request: Request) -> int:
 
 def _most_nanos(route: Route, request: Request, expected: int, wall: float) -> int | None:
     """What it may cost wherever it is sent; None when that is not known of all places."""
+    if not route.asks:
+        return _dearest(route.prices.values(), request, expected, wall)
+    total = 0
+    for prices in route.asks:
+        nanos = _dearest(prices, request, expected, wall)
+        if nanos is None:
+            return None
+        total += nanos
+    return total
+
+
+def _dearest(prices: Iterable[Price | None], request: Request, expected: int, wall: float) -> int | None:
     most = 0
-    for price in route.prices.values():
+    for price in prices:
         nanos = max_cost_nanos(request.prompt_tokens, expected, price, wall)
         if nanos is None:
             return None

@@ -25,6 +25,19 @@ def is_capped(request: Request) -> bool:
     return any(name in fields and fields[name] != b"null" for name in CAPS)
 
 
+def at_most(most: int, chat_name: str, request: Request) -> Request | None:
+    """The request with `most` tokens for its answer; None where it asks for no more, or its answer has no maximum.
+    `chat_name` as for `held_to`."""
+    fields = request.fields
+    said: list[str] = [one for one in CAPS if one in fields and fields[one] != b"null"]
+    name = chat_name if request.endpoint is Endpoint.CHAT else _NAMES.get(request.endpoint)
+    # who thinks before the answer has a budget for that, which would not fit any more
+    if name is None or (said and request.max_tokens <= most) or "thinking" in fields:
+        return None
+    text = msgspec.Raw(b"%d" % most)
+    return structs.replace(request, fields=fields | dict.fromkeys(said or [name], text), max_tokens=most)
+
+
 def held_to(policy: MaxTokens, chat_name: str, request: Request) -> tuple[Request, bytes]:
     """The request under `policy`, and the header line that tells its caller of what was put into it, or nothing.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import tzinfo
 from random import Random
 
 import msgspec
@@ -23,7 +24,9 @@ from penstock.pricing.prices import Price
 from penstock.resilience.breaker import Breaker
 from penstock.resilience.concurrency import Limited
 from penstock.resilience.hedging import Hedging
+from penstock.resilience.options import Ladder
 from penstock.resilience.retry_budget import RetryBudget
+from penstock.routing.router import Router
 from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.kv_tokens import TokenAsker
@@ -32,6 +35,7 @@ from penstock.upstreams.kv_tokens import TokenAsker
 class Route(msgspec.Struct, frozen=True):
     """Where a model's requests go: `plan` for streams, `plain_plan` for answers that are not streamed."""
 
+    model: str
     plan: Plan
     plain_plan: Plan
     pools: Sequence[Sequence[Replica]]  # of the plan's deployments, in its order
@@ -42,6 +46,12 @@ class Route(msgspec.Struct, frozen=True):
     inline_media: bool = False  # pictures by URL must be put into the request
     queued: Queued | None = None  # where its requests wait for a replica with room; None: they never do
     hedging: Hedging | None = None
+    router: Router | None = None  # who decides for each request; None: nothing is to be decided
+    ladder: Ladder = ()
+    directed: bool = False  # it has a router or a ladder, so `routing.direct` has to be asked
+    asks: Sequence[Iterable[Price | None]] = ()
+    """What may be paid for one request, one after another, where that is more than one of `prices`: each the prices of
+    whoever may answer there."""
     by_endpoint: Mapping[Endpoint, Route] = {}
     """The same for each endpoint that at least one of the deployments can answer, with only those that can."""
 
@@ -52,6 +62,7 @@ class Plane(msgspec.Struct, frozen=True):
 
     spec: PlaneSpec
     routes: Mapping[str, Route]
+    routers: Mapping[str, Router]  # of every model, also of those with nothing to decide
     pools: Mapping[str, Sequence[Replica]]
     upstreams: Mapping[str, Upstream]
     transports: Mapping[str, Transport]
@@ -64,6 +75,7 @@ class Plane(msgspec.Struct, frozen=True):
     renewed: Mapping[str, Authorization]  # by replica: credentials that must be fetched before it is ready
     keyring: Keyring
     rules: Rules
+    zone: tzinfo  # whose hours routing means
     balancer: Balancer
     fetcher: Fetcher | None  # None: pictures by URL are refused
     clock: Clock

@@ -37,6 +37,8 @@ from penstock.resilience.hedging import Hedging
 from penstock.resilience.options import ConcurrencyRule
 from penstock.resilience.outliers import Outliers
 from penstock.resilience.retry_budget import RetryBudget
+from penstock.routing.router import Router
+from penstock.routing.spec import RoutingSpec, Target
 from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.credentials import Authorization
 from penstock.upstreams.http_upstream import HttpUpstream
@@ -128,11 +130,13 @@ class Preparer:
             one.name: structs.replace(one.balancing, pending_tokens=spec.queue.threshold) for one in spec.deployments
         }
         issued, asker = self._parts.issued, self._parts.tokens
+        routers = {model.name: _router(model, deployments) for model in spec.models}
         plane = Plane(
             spec=spec,
             routes={
                 model.name: _route(
                     model,
+                    routers[model.name],
                     pools,
                     live,
                     deployments,
@@ -142,6 +146,7 @@ class Preparer:
                 )
                 for model in spec.models
             },
+            routers=routers,
             pools=pools,
             upstreams={name: one.upstream for name, one in live.items()},
             transports={name: one.transport for name, one in live.items()},
@@ -154,6 +159,7 @@ class Preparer:
             renewed={name: one.authorization for name, one in live.items() if one.authorization.constant is None},
             keyring=self._keyring(spec, previous),
             rules=Rules(spec.limits, zone(spec.timezone), lookup(spec, None if issued is None else issued.limits_of)),
+            zone=zone(spec.timezone),
             balancer=balancer,
             fetcher=self._parts.fetcher(spec) if spec.images_fetch else None,
             clock=self._parts.clock,
@@ -287,8 +293,22 @@ def _of_keys(spec: PlaneSpec) -> tuple[object, ...]:
     return spec.grants, spec.trusted_proxies, spec.keys
 
 
+def _router(model: ModelSpec, deployments: Mapping[str, DeploymentSpec]) -> Router:
+    """Raises `PrepareError`, where a spec was not checked."""
+    targets = [deployments[name] for name in model.plan.deployments]
+    try:
+        return Router(
+            model.name,
+            model.routing or RoutingSpec(),
+            [Target(one.name, one.self_hosted, one.location, one.context_window) for one in targets],
+        )
+    except ValueError as error:
+        raise PrepareError(f"models.{model.name}.routing: {error}") from None
+
+
 def _route(
     model: ModelSpec,
+    router: Router,
     pools: Mapping[str, list[Replica]],
     live: Mapping[str, LiveReplica],
     deployments: Mapping[str, DeploymentSpec],
@@ -305,6 +325,7 @@ def _route(
     def route(names: tuple[str, ...]) -> Route:
         narrowed = plan if names == plan.deployments else structs.replace(plan, deployments=names)
         return Route(
+            model.name,
             narrowed,
             narrowed.for_plain(),
             [pools[name] for name in names],
@@ -315,6 +336,9 @@ def _route(
             inline_media=any(deployments[name].inline_media for name in names),
             queued=queued,
             hedging=hedging,
+            router=None if model.routing is None else router,
+            ladder=model.degrade,
+            directed=model.routing is not None or bool(model.degrade),
         )
 
     can = {name: live[pools[name][0].name].upstream.endpoints for name in plan.deployments if pools[name]}

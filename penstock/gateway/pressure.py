@@ -47,14 +47,14 @@ class Pressure:
 
     def admit(self, plane: Plane, route: Route, request: Request, rng: Random) -> None:
         """Raises `QueueRefused` when it is one of those that are turned away for the sake of others."""
-        rule, pressed = plane.spec.shed, self.saturations.get(request.model)
+        rule, pressed = plane.spec.shed, self.saturations.get(route.model)
         if rule is None or pressed is None or route.queued is None:
             return
         target = route.plan.first_token_timeout if rule.target is None else rule.target
         drain = route.queued.drains[request.caller.priority]
         refused = shed(rule, request.caller.priority, pressed, drain, target, rng)
         if refused is not None:
-            who = f"The model {request.model!r} is overloaded; requests of class {request.caller.priority}"
+            who = f"The model {route.model!r} is overloaded; requests of class {request.caller.priority}"
             raise QueueRefused(f"{who} are turned away for now.", "shed", refused.retry_after)
 
 

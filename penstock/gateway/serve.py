@@ -22,28 +22,32 @@ from penstock.core.errors import (
     NotServed,
     Overloaded,
     PenstockError,
+    RouteRefused,
     UpstreamError,
 )
 from penstock.core.ids import RequestIds
 from penstock.core.microseconds import to_microsecond
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import OK
-from penstock.core.request import ANYONE, UNATTRIBUTED, Caller, Endpoint, Request, Usage
+from penstock.core.request import ANYONE, UNATTRIBUTED, Attribution, Caller, Endpoint, Request, Usage
 from penstock.gateway import background
 from penstock.gateway.accounting import NOTHING, Accounting, Bill, cost_of_answer
 from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.auth import identify
 from penstock.gateway.background import Background
+from penstock.gateway.cascading import Climb
 from penstock.gateway.continuing import go_on
+from penstock.gateway.degrading import Spoken, speak
 from penstock.gateway.drain import Drains
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.inline_media import inlined
 from penstock.gateway.leases import Leases
-from penstock.gateway.max_tokens import held_to
+from penstock.gateway.max_tokens import at_most, held_to
 from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, openapi, words_for
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.pressure import Pressure
 from penstock.gateway.relay import Relay
+from penstock.gateway.routing import Course, direct
 from penstock.gateway.stored_responses import StoredResponses
 from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.pricing.bill import Cost
@@ -65,8 +69,9 @@ class Call:
     """What is known of a request while it lives; the receipt is written from it. Owns the relay of its answer."""
 
     __slots__ = (
-        "_gateway", "admitted_at", "alarm", "answer", "bill", "caller", "endpoint", "error", "id", "is_over", "last",
-        "leases", "plane", "received_at", "request", "route", "status", "told", "tries", "waiting",
+        "_gateway", "admitted_at", "alarm", "answer", "bill", "caller", "climb", "course", "degraded", "endpoint",
+        "error", "id", "is_over", "last", "leases", "plane", "received_at", "request", "route", "shown_at", "status",
+        "told", "tries", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, id: str, plane: Plane, endpoint: Endpoint) -> None:
@@ -78,10 +83,14 @@ class Call:
         self.caller: Caller = ANYONE
         self.request: Request | None = None
         self.route: Route | None = None
+        self.course: Course | None = None  # what routing and the ladder have decided
+        self.climb: Climb | None = None  # its cascade
+        self.degraded: tuple[str, ...] = ()
         self.bill: Bill | None = None
         self.told = b""  # header lines of the answer that are known before it
         self.tries: TryUpstreams | None = None
         self.answer: Try | None = None  # whose first token was the caller's first
+        self.shown_at: float | None = None  # when the caller got that, where it had been held
         self.last: Try | None = None  # the same, or who went on when that broke
         self.status = 499
         self.error: str | None = CLIENT_LEFT  # until something else is true
@@ -93,6 +102,13 @@ class Call:
         self.error = None if failure is None else for_caller(failure).code
         assert self.tries is not None
         self.tries.end(answer, OK if failure is None else failure.kind)
+
+    def forget(self) -> None:
+        """Drop what the caller sent, wherever it was changed for upstreams."""
+        if self.request is not None:
+            self.request.forget()
+        if self.climb is not None:
+            self.climb.forget()
 
     # --- Owner ---
 
@@ -197,12 +213,33 @@ class Gateway:
                 recalled = await self._responses.recall(request)
                 call.request = request = recalled.request
             call.route = route
+            course: Course | None = None
+            said: Attribution | None = None
+            if route.directed:
+                said = accounting.attribute(plane, request, exchange.header)
+                course = direct(plane, accounting, self._pressure, request, said, exchange.header)
+                call.course, call.degraded = course, course.degraded
+                if course.refusal is not None:
+                    raise RouteRefused(course.refusal.message, course.refusal.status, course.refusal.code)
+                if course.say is not None:
+                    spoken = speak(request, course.say, plane.clock.wall())
+                    if endpoint is Endpoint.RESPONSES:
+                        await self._responses.keep(recalled, spoken.response, plane.spec)
+                    call.status, call.error = 200, None
+                    _say(exchange, spoken, request.stream, _spoken_headers(call))
+                    return
+                call.route = route = course.route
             if self._pressure.saturations:
                 self._pressure.admit(plane, route, request, plane.rng)
             if route.max_tokens is not None:
                 request, call.told = held_to(route.max_tokens, route.cap_name, request)
                 call.request = request
-            call.bill = bill = accounting.open(plane, route, request, exchange.header)
+            if course is not None and course.max_tokens is not None:
+                fewer = at_most(course.max_tokens, route.cap_name, request)
+                if fewer is not None:
+                    call.request = request = fewer
+                    call.degraded = (f"max_tokens={course.max_tokens}", *call.degraded)
+            call.bill = bill = accounting.open(plane, route, request, exchange.header, said)
             if bill.applied is not None and not accounting.reserve_now(bill, call.id):
                 await accounting.reserve(bill, call.id)
             accounting.begin(bill, route, request)
@@ -212,13 +249,22 @@ class Gateway:
                     call.request = request = await inlined(request, remote, plane.fetcher)
             plan = route.plan if request.stream else route.plain_plan
             call.admitted_at = plane.clock.now()
-            so_far = None if plan.on_cut == "error" else begin(request, plan.on_cut, plane.rng.getrandbits(32))
-            call.tries = tries = TryUpstreams(
-                plane, request, plan, route, self._alarms, call.alarm, call.leases, so_far
-            )
-            tries.start()
-            while (answer := tries.answer()) is None:
-                await tries.news()
+            if course is not None:
+                request = course.sent(request)
+            if course is None or course.cascade is None:
+                so_far = None if plan.on_cut == "error" else begin(request, plan.on_cut, plane.rng.getrandbits(32))
+                call.tries = tries = TryUpstreams(
+                    plane, request, plan, route, self._alarms, call.alarm, call.leases, so_far
+                )
+                tries.start()
+                while (answer := tries.answer()) is None:
+                    await tries.news()
+            else:
+                call.climb = climb = Climb(plane, course, request, self._alarms, call.alarm, call.leases)
+                answer = await climb.answer(call)
+                call.shown_at = plane.clock.now()
+                tries = call.tries
+                so_far = tries.so_far
             call.answer = call.last = answer
             call.status = 200  # from here on what breaks is told inside the answer
             plain = answer.stream.plain
@@ -231,6 +277,8 @@ class Gateway:
                 may_go_on = so_far is not None
                 if not may_go_on:
                     request.forget()
+                    if course is not None:
+                        call.forget()
                 relay = Relay(
                     answer.stream,
                     exchange,
@@ -259,7 +307,7 @@ class Gateway:
                     failure = await ended
                 call.ended(call.last, failure)
             if endpoint is Endpoint.RESPONSES and call.error is None:
-                await self._responses.keep(recalled, answer.stream.reading, plane.spec)
+                await self._responses.keep(recalled, answer.stream.reading.final_response(), plane.spec)
         except PenstockError as error:
             call.caller = error.caller or call.caller  # who showed a key that may not do this
             call.status, call.error = words.status(error), error.code
@@ -360,32 +408,55 @@ class Gateway:
 
 
 def _headers(call: Call, answer: Try) -> bytes:
-    plane = call.plane
+    plane, climb = call.plane, call.climb
     now = plane.clock.now()
-    waited = (answer.first_token_at or now) - answer.started_at
+    if climb is None:
+        waited, attempts = (answer.first_token_at or now) - answer.started_at, answer.number + 1
+    else:
+        waited, attempts = now - call.admitted_at, climb.n_attempts()
     headers = (
         f"x-request-id: {call.id}\r\nx-penstock-replica: {answer.replica.name}\r\n"
-        f"x-penstock-attempts: {answer.number + 1}\r\nx-penstock-plane: {plane.spec.version}\r\n"
+        f"x-penstock-attempts: {attempts}\r\nx-penstock-plane: {plane.spec.version}\r\n"
         f"server-timing: gateway;dur={(now - call.received_at - waited) * 1e3:.2f}, "
         f"upstream;dur={waited * 1e3:.2f}\r\n"
     )
     if answer.stream.lost:
         headers += f"x-penstock-lost: {', '.join(answer.stream.lost)}\r\n"
     lines = headers.encode("ascii", "replace")
+    if call.course is not None:
+        lines += call.course.headers(() if climb is None else climb.why, call.degraded)
     return lines + call.told if call.bill is None else lines + call.told + call.bill.headers()
+
+
+def _spoken_headers(call: Call) -> bytes:
+    assert call.course is not None, "routing has spoken"
+    lines = f"x-request-id: {call.id}\r\nx-penstock-plane: {call.plane.spec.version}\r\n".encode("ascii")
+    return lines + call.course.headers((), call.degraded)
+
+
+def _say(exchange: Exchange, spoken: Spoken, stream: bool, headers: bytes) -> None:
+    if not stream:
+        exchange.respond(200, spoken.body, headers, spoken.content_type)
+        return
+    exchange.start(200, headers, spoken.content_type)
+    exchange.finish(spoken.body)
 
 
 def _receipt(call: Call) -> tuple[Outcome, Cost]:
     answer, last, request, tries, plane = call.answer, call.last, call.request, call.tries, call.plane
     usage, source = (Usage(), UsageSource.NONE) if last is None else last.stream.usage()
     duration = plane.clock.now() - call.received_at
-    first = None if answer is None else answer.first_token_at
+    course, climb = call.course, call.climb
+    first = None if answer is None else call.shown_at or answer.first_token_at
     received_at = plane.clock.wall() - duration
     choice = None if tries is None else tries.choice
     deployment, cost, said = "", NOTHING, UNATTRIBUTED
     if last is not None and call.route is not None:
         deployment = last.replica.deployment
         cost = cost_of_answer(usage, source, call.route.prices[deployment], received_at)
+    attempts = () if tries is None else tries.records
+    if climb is not None:
+        attempts, cost = climb.attempts(), climb.cost(cost, received_at)
     if call.bill is not None:
         said = call.bill.attribution
     outcome = Outcome(
@@ -398,7 +469,7 @@ def _receipt(call: Call) -> tuple[Outcome, Cost]:
         stream=request is not None and request.stream,
         status=call.status,
         error=call.error,
-        attempts=() if tries is None else tries.records,
+        attempts=attempts,
         usage=usage,
         usage_source=source,
         finish_reason=None if last is None else last.stream.finish_reason,
@@ -417,6 +488,9 @@ def _receipt(call: Call) -> tuple[Outcome, Cost]:
         queued_for=0.0 if tries is None else to_microsecond(tries.queued_for),
         predicted_ttft=0.0 if choice is None else to_microsecond(choice.wait),
         matched_tokens=0 if choice is None or request is None else max(0, request.prompt_tokens - choice.uncached),
+        why=() if course is None else course.why if climb is None else (*course.why, *climb.why),
+        arm="" if course is None else course.arm,
+        degraded=call.degraded,
     )
     return outcome, cost
 

@@ -23,7 +23,6 @@ from penstock.gateway.exchange import Exchange
 from penstock.stores.base import Responses, StoredResponse, StoreFailed
 from penstock.wire import responses
 from penstock.wire.prompts import decode_flag, decode_text, read_field
-from penstock.wire.readings import Reading
 
 _PATH: Final = re.compile(
     rb"(?:/openai)?/v1/responses/(?!(?:compact|input_tokens)(?:/|$))([A-Za-z0-9_-]{1,128})(?:/(cancel|input_items))?"
@@ -70,9 +69,8 @@ class StoredResponses:
         wants = read_field(request.fields, "store", decode_flag) is not False
         return Recalled(request, dict(request.fields) if wants else None)
 
-    async def keep(self, recalled: Recalled, reading: Reading, spec: PlaneSpec) -> None:
-        """After the answer was whole. `spec` says for how long, and how many."""
-        body = reading.final_response()
+    async def keep(self, recalled: Recalled, body: bytes | None, spec: PlaneSpec) -> None:
+        """After the answer was whole; None: it is none that is kept. `spec` says for how long, and how many."""
         if body is not None:
             try:
                 await self.put(recalled, body, spec)

@@ -371,12 +371,17 @@ class _Deciding:
 
 
 def follow(
-    routers: Mapping[str, Router], model: str, ask: Callable[[Router], tuple[View, Facts]], rng: Random
+    routers: Mapping[str, Router],
+    model: str,
+    ask: Callable[[Router], tuple[View, Facts]],
+    rng: Random,
+    *,
+    inside: bool = False,
+    changes: PlanChanges = UNCHANGED,
 ) -> Decision:
     """The decision where a rule may send a request on to another model: whose, and why, all the way. `ask` gives what
-    a router decides from. What had to stay inside stays inside."""
+    a router decides from. What had to stay inside stays inside; `inside` and `changes` as for `decide`."""
     why: tuple[str, ...] = ()
-    inside, changes = False, UNCHANGED
     for _ in range(MAX_MODELS):
         router = routers[model]
         view, facts = ask(router)

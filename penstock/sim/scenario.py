@@ -66,7 +66,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """What came of one policy. `attempts` per replica, `seconds` the engine time that its log covers."""
+    """What came of one policy."""
 
     policy: Policy
     results: Results

@@ -5,6 +5,7 @@ A metric that is not here cannot be recorded: `Registry` makes its families from
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -22,7 +23,9 @@ class Kind(StrEnum):
 
 
 class Merge(StrEnum):
-    """How one gauge of several workers becomes one number. Counters and histograms are always added."""
+    """How one gauge of several workers becomes one number. Histograms are always added, and so are counters, but those
+    that are read from somebody else, whom every worker sees: they have `MAX`.
+    """
 
     SUM = "sum"
     MIN = "min"
@@ -45,6 +48,11 @@ class Metric(msgspec.Struct, frozen=True):
     max_children: int = 1_000
     merge: Merge = Merge.SUM
 
+    @property
+    def read(self) -> bool:
+        """Somebody else's number, which says nothing any more when the worker that read it has ended."""
+        return self.kind is Kind.GAUGE or self.merge is not Merge.SUM
+
 
 # Unions of the buckets of vLLM 0.33 and SGLang 0.5.23, so that their panels and ours can be laid over each other.
 TTFT_BUCKETS: Final = (
@@ -57,6 +65,13 @@ TPOT_BUCKETS: Final = (
 )  # fmt: skip
 E2E_BUCKETS: Final = (
     0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 120.0, 240.0, 480.0, 960.0,
+)  # fmt: skip
+QUEUE_BUCKETS: Final = (
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0,
+)  # fmt: skip
+LENGTH_BUCKETS: Final = (
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0,
+    100_000.0, 200_000.0, 500_000.0, 1_000_000.0,
 )  # fmt: skip
 OVERHEAD_BUCKETS: Final = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1)
 
@@ -140,6 +155,117 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "Attempts after the first of their request: retries, failovers and hedges.",
     ),
     Metric(
+        "penstock_hedges_total",
+        Kind.COUNTER,
+        "",
+        ("model",),
+        "Of these, those that began while another attempt of their request was under way.",
+    ),
+    Metric(
+        "penstock_failovers_total",
+        Kind.COUNTER,
+        "",
+        ("model",),
+        "Of the retries, those that went to another deployment than the attempt before.",
+    ),
+    Metric(
+        "penstock_queue_wait_seconds",
+        Kind.HISTOGRAM,
+        "seconds",
+        ("model", "priority"),
+        "How long requests waited until a replica had room for them. Only those that were sent; without a queue it is "
+        "about nothing.",
+        QUEUE_BUCKETS,
+    ),
+    Metric(
+        "penstock_prompt_length_tokens",
+        Kind.HISTOGRAM,
+        "tokens",
+        ("model",),
+        "Tokens of the prompt, by request.",
+        LENGTH_BUCKETS,
+    ),
+    Metric(
+        "penstock_output_length_tokens",
+        Kind.HISTOGRAM,
+        "tokens",
+        ("model",),
+        "Generated tokens, by whole answer.",
+        LENGTH_BUCKETS,
+    ),
+    Metric(
+        "penstock_reasoning_tokens_total",
+        Kind.COUNTER,
+        "tokens",
+        ("model",),
+        "Those of the generated tokens that were reasoning.",
+    ),
+    Metric(
+        "penstock_finished_total",
+        Kind.COUNTER,
+        "",
+        ("model", "reason"),
+        "Whole answers, by why they ended: `stop`, `length` (they were at their cap of tokens), `tool_calls`, "
+        "`content_filter`, `refusal`, `pause`, `other`.",
+    ),
+    Metric(
+        "penstock_refusals_total",
+        Kind.COUNTER,
+        "",
+        ("model", "signal"),
+        "Requests that a model or its provider would not answer, by what says so: `content_policy_violation`, "
+        "`content_filter`, `refusal`.",
+    ),
+    Metric(
+        "penstock_failures_total",
+        Kind.COUNTER,
+        "",
+        ("model", "of", "error", "lasting", "blame"),
+        "Everything that failed, each with its nature. `of` is `request` (`error` is the code that the caller was "
+        "told) or `attempt` (`error` is the kind of failure); `lasting` is `transient` or `systematic`; `blame`, who "
+        "could change it, is `caller`, `system` or `provider`.",
+        max_children=4_000,
+    ),
+    Metric(
+        "penstock_admissions_total",
+        Kind.COUNTER,
+        "",
+        ("model", "priority", "verdict"),
+        "Requests with which nothing is wrong, by what came of them: `admitted`, which is sent to a replica, or the code "
+        "of the refusal: a limit, a budget, no room, no replica.",
+        max_children=2_000,
+    ),
+    Metric(
+        "penstock_degraded_total",
+        Kind.COUNTER,
+        "",
+        ("model", "what"),
+        "Answers for which something was given up under load, by what that was.",
+    ),
+    Metric(
+        "penstock_saturation_ratio",
+        Kind.GAUGE,
+        "ratio",
+        ("model",),
+        "How hard pressed the model is: 1 where who comes now waits as long as anybody may wait. With several "
+        "workers: the worst one.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_queued_requests",
+        Kind.GAUGE,
+        "requests",
+        ("deployment",),
+        "Requests that wait for a replica with room, by the first deployment of their queue.",
+    ),
+    Metric(
+        "penstock_ejections_total",
+        Kind.COUNTER,
+        "",
+        ("deployment",),
+        "Times that a replica was left out for a while because it did worse than its like.",
+    ),
+    Metric(
         "penstock_in_flight_requests",
         Kind.GAUGE,
         "requests",
@@ -170,6 +296,70 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         merge=Merge.MAX,
     ),
     Metric(
+        "penstock_replica_running_requests",
+        Kind.GAUGE,
+        "requests",
+        ("deployment", "replica"),
+        "What the engine itself says, whatever it is: requests in its batch.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_replica_waiting_requests",
+        Kind.GAUGE,
+        "requests",
+        ("deployment", "replica"),
+        "Likewise: requests in its own queue.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_replica_kv_used_ratio",
+        Kind.GAUGE,
+        "ratio",
+        ("deployment", "replica"),
+        "Likewise: the share of its KV cache that is held, 0 to 1.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_replica_kv_capacity_tokens",
+        Kind.GAUGE,
+        "tokens",
+        ("deployment", "replica"),
+        "Likewise: tokens that fit into its KV cache.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_replica_prompt_tokens_total",
+        Kind.COUNTER,
+        "tokens",
+        ("deployment", "replica"),
+        "Likewise: prompt tokens since it was started, from all who ask it.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_replica_prefix_hit_tokens_total",
+        Kind.COUNTER,
+        "tokens",
+        ("deployment", "replica"),
+        "Likewise: those of them that were in its prefix cache.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_replica_generated_tokens_total",
+        Kind.COUNTER,
+        "tokens",
+        ("deployment", "replica"),
+        "Likewise: tokens generated since it was started.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_replica_preemptions_total",
+        Kind.COUNTER,
+        "",
+        ("deployment", "replica"),
+        "Likewise: requests that it had to put back for want of KV cache.",
+        merge=Merge.MAX,
+    ),
+    Metric(
         "penstock_plane_version",
         Kind.GAUGE,
         "",
@@ -190,6 +380,36 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "",
         (),
         "Access log lines dropped because the log could not be written as fast as requests ended.",
+    ),
+    Metric(
+        "penstock_traces_total",
+        Kind.COUNTER,
+        "",
+        ("kept",),
+        "Requests looked at for tracing, by why their trace is kept: `error`, `slow`, `flagged`, `degraded`, `caller`, "
+        "`ratio`; or `no`; or `capped`, where too many were to be kept for what they are.",
+    ),
+    Metric(
+        "penstock_telemetry_sent_total",
+        Kind.COUNTER,
+        "",
+        ("exporter",),
+        "Traces that arrived where they were sent.",
+    ),
+    Metric(
+        "penstock_telemetry_dropped_total",
+        Kind.COUNTER,
+        "",
+        ("exporter", "why"),
+        "Traces that did not: `full` (they came faster than they could be sent), `refused` (the place says they are "
+        "wrong), `failed` (it was away for too long).",
+    ),
+    Metric(
+        "penstock_telemetry_waiting_traces",
+        Kind.GAUGE,
+        "traces",
+        ("exporter",),
+        "Traces that wait to be sent.",
     ),
     Metric(
         "penstock_cost_dollars_total",
@@ -350,6 +570,23 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
 )
 
 
+def with_bounds(thresholds: Mapping[str, Iterable[float]]) -> tuple[Metric, ...]:
+    """The catalogue with these values as bounds of buckets too, by the names of histograms: a share of requests below
+    a threshold can be told exactly where, and only where, it is a bound. Raises `KeyError` for a name that is no
+    histogram's.
+    """
+    histograms = {metric.name for metric in CATALOGUE if metric.kind is Kind.HISTOGRAM}
+    for name in thresholds:
+        if name not in histograms:
+            raise KeyError(name)
+    return tuple(
+        msgspec.structs.replace(metric, buckets=tuple(sorted({*metric.buckets, *thresholds[metric.name]})))
+        if metric.name in thresholds
+        else metric
+        for metric in CATALOGUE
+    )
+
+
 def render_markdown(catalogue: tuple[Metric, ...] = CATALOGUE) -> str:
     """The whole text of `docs/metrics.md`."""
     lines = [
@@ -360,7 +597,9 @@ def render_markdown(catalogue: tuple[Metric, ...] = CATALOGUE) -> str:
         "`GET /metrics` answers in the Prometheus text format 0.0.4, or in OpenMetrics 1.0 when the `Accept` header",
         "asks for it. Label values come from closed sets (configured models, replicas, stable error codes). A metric",
         "that has all the series it may have counts the rest under the label value `other`, and says so in",
-        "`penstock_metrics_overflow_total`. A model name that nobody serves is counted as `unknown`.",
+        "`penstock_metrics_overflow_total`. A model name that nobody serves is counted as `unknown`. In OpenMetrics,",
+        "buckets of latencies name the trace of a request that fell into them, of those whose traces are kept. The",
+        "threshold of every SLO is the bound of a bucket, in addition to those below.",
         "",
         "| metric | kind | unit | labels | meaning |",
         "|---|---|---|---|---|",

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from penstock.core.errors import FailureKind
 from penstock.core.money import NANOS_PER_DOLLAR
 from penstock.core.outcome import Outcome, UsageSource
-from penstock.telemetry.catalogue import NONE, UNKNOWN
-from penstock.telemetry.metrics import Counter, Registry
+from penstock.core.plan import CANCELLED, OK, Attempt
+from penstock.resilience.failures import NATURES
+from penstock.telemetry.catalogue import NONE, OTHER, UNKNOWN
+from penstock.telemetry.metrics import Counter, Histogram, Registry
+from penstock.telemetry.taxonomy import FINISH_REASONS, REFUSALS, nature_of, refusal_signal
 
 # Outcomes counted at once (50 us): one by one, between other work, each finds cold caches and costs twice as much.
 BATCH: Final = 64
@@ -21,15 +25,26 @@ BATCH: Final = 64
 MAX_BOUND: Final = 4_096
 
 
+ADMITTED: Final = "admitted"
+
+_Key = tuple[str, str, int, str | None, str, str | None, str, bool]
+
+
 class _Bound:
-    """The children that outcomes alike in model, endpoint, status, error and token source go to."""
+    """The children that outcomes go to which are alike in all that is in a `_Key`."""
 
     __slots__ = (
         "cached",
         "completion",
         "cost",
         "duration",
+        "length",
+        "model",
+        "once",
         "prompt",
+        "prompt_length",
+        "queue_wait",
+        "reasoning",
         "requests",
         "retries",
         "tpot",
@@ -38,6 +53,7 @@ class _Bound:
     )
 
     def __init__(self, registry: Registry, model: str, outcome: Outcome) -> None:
+        self.model = model
         status_class = f"{outcome.status // 100}xx"
         self.requests = registry.counter("penstock_requests_total").labels(
             model, outcome.endpoint, status_class, outcome.error or NONE
@@ -49,12 +65,42 @@ class _Bound:
         self.cached = registry.counter("penstock_cached_prompt_tokens_total").labels(model)
         self.cost = registry.counter("penstock_cost_dollars_total").labels(model)
         self.unpriced = registry.counter("penstock_unpriced_requests_total").labels(model)
+        self.prompt: Counter | None = None
         if outcome.usage_source is not UsageSource.NONE:
             source = str(outcome.usage_source)
-            self.prompt: Counter | None = registry.counter("penstock_prompt_tokens_total").labels(model, source)
+            self.prompt = registry.counter("penstock_prompt_tokens_total").labels(model, source)
             self.completion = registry.counter("penstock_completion_tokens_total").labels(model, source)
-        else:
-            self.prompt = None
+            self.prompt_length = registry.histogram("penstock_prompt_length_tokens").labels(model)
+            self.reasoning = registry.counter("penstock_reasoning_tokens_total").labels(model)
+        self.queue_wait: Histogram | None = None
+        if outcome.attempts:
+            self.queue_wait = registry.histogram("penstock_queue_wait_seconds").labels(model, outcome.priority)
+        self.length: Histogram | None = None
+        if self.prompt is not None and outcome.error is None:
+            self.length = registry.histogram("penstock_output_length_tokens").labels(model)
+        self.once = _counted_once(registry, model, outcome)
+
+
+def _counted_once(registry: Registry, model: str, outcome: Outcome) -> list[Counter]:
+    """Those that go up by one for each."""
+    found: list[Counter] = []
+    error, finish_reason = outcome.error, outcome.finish_reason
+    if error is not None:
+        nature = nature_of(error)
+        failures = registry.counter("penstock_failures_total")
+        found.append(failures.labels(model, "request", error, nature.lasting, nature.blame))
+    elif finish_reason is not None:
+        reason = FINISH_REASONS.get(finish_reason, OTHER)
+        found.append(registry.counter("penstock_finished_total").labels(model, reason))
+    signal = refusal_signal(finish_reason, error)
+    if signal:
+        found.append(registry.counter("penstock_refusals_total").labels(model, signal))
+    admissions = registry.counter("penstock_admissions_total")
+    if outcome.attempts:
+        found.append(admissions.labels(model, outcome.priority, ADMITTED))
+    elif error is not None and error in REFUSALS:
+        found.append(admissions.labels(model, outcome.priority, error))
+    return found
 
 
 class RequestMetrics:
@@ -65,8 +111,9 @@ class RequestMetrics:
         self._served: set[str] = set()
         self._overhead = registry.histogram("penstock_gateway_overhead_seconds").labels()
         self._attempts = registry.counter("penstock_attempts_total")
+        self._degraded = registry.counter("penstock_degraded_total")
         self._waiting: list[Outcome] = []  # not counted yet, fewer than BATCH
-        self._bound: dict[tuple[str, str, int, str | None, str, bool], _Bound] = {}
+        self._bound: dict[_Key, _Bound] = {}
         self._max_served = registry.catalogue["penstock_requests_total"].max_children
         registry.before_snapshot(self._count_waiting)
 
@@ -83,6 +130,19 @@ class RequestMetrics:
         if len(self._waiting) >= BATCH:
             self._count_waiting()
 
+    def show(self, outcome: Outcome, trace_id: str) -> None:
+        """The trace of that one is kept: where its latencies are counted, people find it."""
+        model = outcome.model if outcome.model in self._served else UNKNOWN
+        histogram, at, first = self._registry.histogram, outcome.received_at + outcome.duration, outcome.first_token_after
+        request_duration = histogram("penstock_request_duration_seconds")
+        request_duration.labels(model, outcome.endpoint).show(outcome.duration, trace_id, at)
+        if first is not None and outcome.stream:
+            histogram("penstock_time_to_first_token_seconds").labels(model).show(first, trace_id, at)
+            tokens = outcome.usage.completion_tokens
+            if tokens > 1 and outcome.error is None:
+                each = (outcome.duration - first) / (tokens - 1)
+                histogram("penstock_time_per_output_token_seconds").labels(model).show(each, trace_id, at)
+
     def _count_waiting(self) -> None:
         outcomes, self._waiting = self._waiting, []
         for outcome in outcomes:
@@ -90,17 +150,37 @@ class RequestMetrics:
 
     def _count(self, outcome: Outcome) -> None:
         attempts = outcome.attempts
-        key = (outcome.model, outcome.endpoint, outcome.status, outcome.error, outcome.usage_source, bool(attempts))
+        key = (
+            outcome.model,
+            outcome.endpoint,
+            outcome.status,
+            outcome.error,
+            outcome.usage_source,
+            outcome.finish_reason,
+            outcome.priority,
+            bool(attempts),
+        )
         bound = self._bound.get(key)
         if bound is None:
             bound = self._bind(outcome, key)
         first_token_after, usage = outcome.first_token_after, outcome.usage
         bound.requests.inc()
         bound.duration.observe(outcome.duration)
-        if bound.prompt is not None:
-            bound.prompt.value += usage.prompt_tokens
+        for counter in bound.once:
+            counter.value += 1
+        prompt, length = bound.prompt, bound.length
+        if prompt is not None:
+            prompt.value += usage.prompt_tokens
+            bound.prompt_length.observe(usage.prompt_tokens)
             bound.completion.value += usage.completion_tokens
             bound.cached.value += usage.cached_tokens
+            if usage.reasoning_tokens:
+                bound.reasoning.value += usage.reasoning_tokens
+            if length is not None:
+                length.observe(usage.completion_tokens)
+        if outcome.degraded:
+            for what in outcome.degraded:
+                self._degraded.labels(bound.model, what).inc()
         cost_nanos = outcome.cost_nanos
         if cost_nanos is None:
             bound.unpriced.inc()
@@ -116,20 +196,44 @@ class RequestMetrics:
     def _on_attempts(self, outcome: Outcome, bound: _Bound) -> None:
         attempts = outcome.attempts
         first = last = attempts[0]
-        self._attempts.labels(first.replica, first.ended).inc()
-        if len(attempts) > 1:
+        if bound.queue_wait is not None:
+            bound.queue_wait.observe(outcome.queued_for)
+        if len(attempts) == 1 and first.ended == OK:
+            self._attempts.labels(first.replica, OK).inc()
+        else:
             bound.retries.inc(len(attempts) - 1)
-            for attempt in attempts[1:]:
-                self._attempts.labels(attempt.replica, attempt.ended).inc()
+            for attempt in attempts:
+                self._on_attempt(attempt, bound.model)
                 # hedges run side by side: the list is in order of neither start nor end
                 if attempt.started_after < first.started_after:
                     first = attempt
                 if attempt.ended_after > last.ended_after:
                     last = attempt
+            if len(attempts) > 1:
+                self._on_further(attempts, bound.model)
         overhead = first.started_after + outcome.duration - last.ended_after
         self._overhead.observe(overhead if overhead > 0 else 0.0)
 
-    def _bind(self, outcome: Outcome, key: tuple[str, str, int, str | None, str, bool]) -> _Bound:
+    def _on_attempt(self, attempt: Attempt, model: str) -> None:
+        ended = attempt.ended
+        self._attempts.labels(attempt.replica, ended).inc()
+        if ended != OK and ended != CANCELLED:
+            nature = NATURES[FailureKind(ended)]
+            failures = self._registry.counter("penstock_failures_total")
+            failures.labels(model, "attempt", ended, nature.lasting, nature.blame).inc()
+
+    def _on_further(self, attempts: tuple[Attempt, ...], model: str) -> None:
+        """What those after the first were."""
+        in_order = sorted(attempts, key=_started_after)
+        before, busy_until = in_order[0], in_order[0].ended_after
+        for attempt in in_order[1:]:
+            if attempt.started_after < busy_until:
+                self._registry.counter("penstock_hedges_total").labels(model).inc()
+            elif deployment_of(attempt.replica) != deployment_of(before.replica):
+                self._registry.counter("penstock_failovers_total").labels(model).inc()
+            before, busy_until = attempt, max(busy_until, attempt.ended_after)
+
+    def _bind(self, outcome: Outcome, key: _Key) -> _Bound:
         if outcome.attempts:
             self.serves((outcome.model,))
         known = outcome.model in self._served
@@ -142,3 +246,12 @@ class RequestMetrics:
             self._bound.clear()
         bound = self._bound[key] = _Bound(self._registry, outcome.model if known else UNKNOWN, outcome)
         return bound
+
+
+def deployment_of(replica: str) -> str:
+    """Replicas are called `deployment/0`."""
+    return replica.rpartition("/")[0]
+
+
+def _started_after(attempt: Attempt) -> float:
+    return attempt.started_after

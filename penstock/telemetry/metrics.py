@@ -44,19 +44,36 @@ class Gauge:
         self.value = value
 
 
-class Histogram:
-    """Counts per bucket. `bounds` are inclusive upper bounds; `counts` has one more, for what is above them all."""
+class Exemplar(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A request that was counted there, and whose trace is kept. `at` is Unix time."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    at: float
+    value: float
+    trace_id: str
+
+
+class Histogram:
+    """Counts per bucket. `bounds` are inclusive upper bounds; `counts` has one more, for what is above them all.
+    `exemplars` are the last ones, by bucket.
+    """
+
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = list(bounds)  # bisect is a third faster on a list
         self.counts = [0] * (len(bounds) + 1)
         self.sum: float = 0
+        self.exemplars: dict[int, Exemplar] | None = None
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def show(self, value: float, trace_id: str, at: float) -> None:
+        """That value, which has been or will be observed, has a trace that people can look at."""
+        if self.exemplars is None:
+            self.exemplars = {}
+        self.exemplars[bisect_left(self.bounds, value)] = Exemplar(at, value, trace_id)
 
 
 class Series(msgspec.Struct, frozen=True, array_like=True):
@@ -67,6 +84,7 @@ class Series(msgspec.Struct, frozen=True, array_like=True):
     labels: Labels
     value: float
     counts: tuple[int, ...] = ()
+    exemplars: dict[int, Exemplar] = {}  # by the place of the bucket in `counts`
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -148,6 +166,11 @@ class Registry:
         assert name in self._gauges, name
         self._readings[name] = reading
 
+    def read_counter(self, name: str, reading: Reading) -> None:
+        """Likewise, a counter of somebody else, which every worker sees."""
+        assert self.catalogue[name].read and name in self._counters, name
+        self._readings[name] = reading
+
     def before_snapshot(self, act: Callable[[], None]) -> None:
         """Call `act` before every snapshot: whoever counts in batches counts what waits."""
         self._before.append(act)
@@ -157,15 +180,16 @@ class Registry:
         for act in self._before:
             act()
         for name, reading in self._readings.items():
-            gauge = self._gauges[name]
-            gauge.clear()
+            family: Family[Counter] | Family[Gauge] = self._gauges.get(name) or self._counters[name]
+            family.clear()
             for labels, value in reading():
-                gauge.labels(*labels).set(value)
+                family.labels(*labels).value = value
         series: dict[str, tuple[Series, ...]] = {}
         for name, metric in self.catalogue.items():
             if metric.kind is Kind.HISTOGRAM:
                 series[name] = tuple(
-                    Series(labels, child.sum, tuple(child.counts)) for labels, child in self._histograms[name].items()
+                    Series(labels, child.sum, tuple(child.counts), dict(child.exemplars) if child.exemplars else {})
+                    for labels, child in self._histograms[name].items()
                 )
             else:
                 family = self._counters[name] if metric.kind is Kind.COUNTER else self._gauges[name]
@@ -194,17 +218,43 @@ def merge(snapshots: Sequence[Snapshot], catalogue: Iterable[Metric] = CATALOGUE
 
 
 def lasting(snapshot: Snapshot, catalogue: Iterable[Metric] = CATALOGUE) -> Snapshot:
-    """What of a worker that ended must still be counted, so that no counter ever falls: all but its gauges."""
-    names = {metric.name for metric in catalogue if metric.kind is not Kind.GAUGE}
+    """What of a worker that ended must still be counted, so that no counter ever falls: all that it counted itself."""
+    names = {metric.name for metric in catalogue if not metric.read}
     return Snapshot({name: series for name, series in snapshot.series.items() if name in names})
 
 
 def _merge_one(metric: Metric, same: list[Series]) -> Series:
     values = [series.value for series in same]
-    if metric.kind is Kind.GAUGE and metric.merge is not Merge.SUM:
+    if metric.merge is not Merge.SUM:
         return Series(same[0].labels, min(values) if metric.merge is Merge.MIN else max(values))
     counts = tuple(map(sum, zip(*(series.counts for series in same), strict=True)))
-    return Series(same[0].labels, _add(values), counts)
+    exemplars: dict[int, Exemplar] = {}
+    for series in same:
+        for place, exemplar in series.exemplars.items():
+            # the latest; of two at once, the same one whatever the order
+            if place not in exemplars or _age(exemplars[place]) < _age(exemplar):
+                exemplars[place] = exemplar
+    return Series(same[0].labels, _add(values), counts, exemplars)
+
+
+def _age(exemplar: Exemplar) -> tuple[float, str, float]:
+    return exemplar.at, exemplar.trace_id, exemplar.value
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:
+    """About that quantile (0..1) of what a histogram has seen: straight lines within buckets, and the last bound for
+    what is beyond, as Prometheus has it (histogram_quantile). None when it has seen nothing.
+    """
+    n = sum(counts)
+    if not n:
+        return None
+    rank, below, lower = q * n, 0, 0.0
+    for bound, count in zip(bounds, counts, strict=False):
+        if count and below + count >= rank:
+            return lower + (bound - lower) * max(0.0, rank - below) / count
+        below += count
+        lower = bound
+    return lower
 
 
 def _add(values: list[float]) -> float:

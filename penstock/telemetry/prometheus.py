@@ -52,12 +52,12 @@ class Exposition:
             rows = snapshot.series.get(metric.name, ())
             if rows:
                 parts.append(_head(metric, form))
-                self._render_rows(metric, rows, parts)
+                self._render_rows(metric, rows, parts, form is Format.OPENMETRICS)
         if form is Format.OPENMETRICS:
             parts.append("# EOF\n")
         return "".join(parts).encode()
 
-    def _render_rows(self, metric: Metric, rows: tuple[Series, ...], parts: list[str]) -> None:
+    def _render_rows(self, metric: Metric, rows: tuple[Series, ...], parts: list[str], openmetrics: bool) -> None:
         templates = self._templates[metric.name]
         if len(templates) > 2 * len(rows) + 16:
             templates.clear()
@@ -68,7 +68,8 @@ class Exposition:
                 template = templates[row.labels] = _template(metric, row.labels)
             if histogram:
                 cumulative = (*accumulate(row.counts),)
-                parts.append(template % (*cumulative, _number(row.value), cumulative[-1]))
+                text = template % (*cumulative, _number(row.value), cumulative[-1])
+                parts.append(_with_exemplars(text, row) if openmetrics and row.exemplars else text)
             else:
                 parts.append(template % _number(row.value))
 
@@ -94,6 +95,14 @@ def _template(metric: Metric, values: Labels) -> str:
         for bound in [*(f'le="{float(bound)!r}"' for bound in metric.buckets), 'le="+Inf"']
     ]
     return f"{''.join(buckets)}{metric.name}_sum{labels} %s\n{metric.name}_count{labels} %d\n"
+
+
+def _with_exemplars(text: str, row: Series) -> str:
+    """Each at the end of its bucket's line; the buckets' lines are the first ones."""
+    lines = text.split("\n")
+    for place, exemplar in row.exemplars.items():
+        lines[place] += f' # {{trace_id="{exemplar.trace_id}"}} {exemplar.value!r} {exemplar.at:.3f}'
+    return "\n".join(lines)
 
 
 def _escape(value: str) -> str:

@@ -118,7 +118,7 @@ class World:
 
     def first_token(self, name: str) -> None:
         held = self.held[name]
-        held.replica.first_token(held.uncached)
+        held.replica.first_token(held.uncached, self.now)
         held.uncached = 0
         self.queue.first_token(self.tickets[name])
         self.drive()
@@ -160,7 +160,7 @@ class World:
         if isinstance(answer, Choice):
             assert name not in self.held, "nobody is sent twice"
             replica = ticket.pools[answer.pool][answer.place]
-            replica.started(answer.tokens, answer.uncached)
+            replica.started(answer.tokens, answer.uncached, self.now)
             self.held[name] = Held(replica, answer.tokens, answer.uncached)
             self.sent.append(name)
         elif isinstance(answer, Refusal):
@@ -176,7 +176,7 @@ class World:
 
     def _let_go(self, name: str) -> None:
         held = self.held.pop(name)
-        held.replica.ended(held.tokens, held.uncached)
+        held.replica.ended(held.tokens, held.uncached, self.now)
 
 
 def options(**changes: object) -> QueueOptions:

@@ -78,9 +78,10 @@ def test_the_cost_is_the_drain_time_in_seconds():
     )
     replica.itl_slope = 0.001
     choice = choose([[replica]])
-    own, others, batch = (3_000 + 2_000) / 5_000, 0.5 * 2_000 / 5_000 * 10, 2 * 0.001 * 10 * 100
-    k = (30_000 + 2_000 + 100) / 100_000
-    assert choice.cost == pytest.approx(own + others + batch + 0.15 * k / (1 - k))
+    usual = Balancing()
+    own, others = (3_000 + 2_000) / 5_000, usual.interference * 2_000 / 5_000 * 10
+    batch, k = usual.batch * 0.001 * 10 * 100, (30_000 + 2_000 + 100) / 100_000
+    assert choice.cost == pytest.approx(own + others + batch + usual.memory * k / (1 - k))
     assert choice.wait == pytest.approx(own + replica.step_base + 0.001 * 10)
     assert (choice.uncached, choice.tokens) == (2_000, 2_100)
 
@@ -187,7 +188,7 @@ def test_a_burst_that_shares_a_long_prompt_stays_together_until_a_queue_costs_mo
     balancer, pools, rng = Balancer(defaults=STILL), [fleet(0, 0)], Random(1)
     asked = request(prompt_tokens=STEPS[39] + 10, prefix_hashes=tuple(range(40)))
     first, _ = send(balancer, pools, asked, rng=rng)
-    first.first_token(first.pending_tokens)
+    first.first_token(first.pending_tokens, 0.0)
     assert send(balancer, pools, asked, rng=rng)[0] is first
     names = [send(balancer, pools, asked, rng=rng)[0].name for _ in range(400)]
     assert len(set(names)) == 2
@@ -217,9 +218,9 @@ def test_a_session_is_drawn_to_its_replica_but_not_pinned_to_it():
     held.first_token(1.0)
     held.ended(2.0, 50)
     assert all(chosen(pools, balancer, asked, seed=seed, now=2.0) == first.name for seed in range(20))
-    first.pending_tokens = 9_000
+    first.started(9_000, 9_000, 2.0)
     assert chosen(pools, balancer, asked, now=2.0) != first.name
-    first.pending_tokens = 0
+    first.ended(9_000, 9_000, 2.0)
     balancer.restarted(first.name)
     assert len({chosen(pools, balancer, asked, seed=seed, now=2.0) for seed in range(20)}) == 3
 

@@ -25,7 +25,7 @@ def pool_of(loads):
 
 def counts(policy, pool, times=1_000, ask=None, places=None):
     policy, rng = POLICIES[policy](Balancing()), Random(4)
-    seen = [policy.pick(ask or Ask(100, 100), pool, places or range(len(pool)), rng) for _ in range(times)]
+    seen = [policy.pick(ask or Ask(100, 100, 0.0), pool, places or range(len(pool)), rng) for _ in range(times)]
     return [seen.count(place) for place in range(len(pool))]
 
 
@@ -34,7 +34,7 @@ def counts(policy, pool, times=1_000, ask=None, places=None):
 def test_a_policy_chooses_only_among_those_that_may_be_asked(name, loads, data):
     pool = pool_of(loads)
     places = data.draw(st.lists(st.sampled_from(range(len(pool))), min_size=1, unique=True))
-    ask = Ask(100, 100)
+    ask = Ask(100, 100, 0.0)
     ask.key = data.draw(st.integers(0, 2**64 - 1))
     policy, rng = POLICIES[name](Balancing(policy=name)), Random(1)
     assert {policy.pick(ask, pool, places, rng) for _ in range(5)} <= set(places)
@@ -56,10 +56,10 @@ def test_the_page_names_every_option_with_its_default_and_every_policy():
 
 def test_round_robin_asks_each_in_turn_and_passes_over_those_that_may_not_be():
     policy, pool, rng = POLICIES["round_robin"](Balancing()), pool_of([0] * 4), Random(1)
-    seen = [policy.pick(Ask(1, 1), pool, range(4), rng) for _ in range(9)]
+    seen = [policy.pick(Ask(1, 1, 0.0), pool, range(4), rng) for _ in range(9)]
     assert all((one + 1) % 4 == other for one, other in pairwise(seen))
-    policy.pick(Ask(1, 1), pool, [0], rng)
-    assert [policy.pick(Ask(1, 1), pool, [0, 2, 3], rng) for _ in range(4)] == [2, 3, 0, 2]
+    policy.pick(Ask(1, 1, 0.0), pool, [0], rng)
+    assert [policy.pick(Ask(1, 1, 0.0), pool, [0, 2, 3], rng) for _ in range(4)] == [2, 3, 0, 2]
 
 
 def test_least_requests_asks_the_one_with_fewest_and_equals_share():
@@ -87,7 +87,7 @@ def test_a_key_stays_at_its_replica_and_only_those_of_a_lost_one_move():
     def places(among):
         policy, found = POLICIES["consistent_hash"](Balancing()), []
         for key in range(1, 400):
-            ask = Ask(1, 1)
+            ask = Ask(1, 1, 0.0)
             ask.key = key * 0x9E37_79B9_7F4A_7C15 % 2**64
             found.append(policy.pick(ask, pool, among, Random(1)))
         return found
@@ -99,7 +99,7 @@ def test_a_key_stays_at_its_replica_and_only_those_of_a_lost_one_move():
 
 @given(loads, st.integers(1, 2**64 - 1))
 def test_no_key_makes_a_replica_busier_than_a_quarter_above_the_mean(loads, key):
-    pool, ask = pool_of(loads), Ask(1, 1)
+    pool, ask = pool_of(loads), Ask(1, 1, 0.0)
     ask.key = key
     place = POLICIES["consistent_hash"](Balancing()).pick(ask, pool, range(len(pool)), Random(1))
     assert pool[place].inflight < 1.25 * (sum(loads) + 1) / len(loads) + 1

@@ -91,7 +91,7 @@ def test_answers_in_one_piece_make_room_when_their_prompt_is_supposed_to_be_comp
         world.offer(name, stream=False)
     world.offer("late")
     due = world.now + 8_000 / 8_000.0
-    world.replicas[0].first_token(8_000)  # the balancer does so at that time
+    world.replicas[0].first_token(8_000, world.now)  # the balancer does so at that time
     world.held["a"].uncached = 0
     world.pass_time(0.9)
     assert world.waiting() == ["late"]

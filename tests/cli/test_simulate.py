@@ -65,3 +65,20 @@ def test_a_file_or_a_trace_that_is_not_there_is_a_mistake(penstock):
     ran = penstock("simulate", "s.yaml")
     assert ran.code == 2
     assert "there is no trace t.jsonl" in ran.err
+
+
+def test_a_profile_needs_different_batches_and_prompts(penstock, server):
+    wrong = penstock("profile", server.url, "--batches", "4")
+    assert wrong.code == 2
+    assert "at least two sizes" in wrong.err
+    wrong = penstock("profile", server.url, "--batches", "1,many")
+    assert "'1,many' is not a list such as 1,4,16" in wrong.err
+    ran = penstock("profile", server.url, "--batches", "1,2", "--longest", "64")
+    assert ran.code == 1
+    assert "a fit needs at least two batch sizes and two prompt lengths" in ran.err
+
+
+def test_a_profile_of_a_server_that_is_not_there_says_so(penstock):
+    ran = penstock("profile", "http://127.0.0.1:9")
+    assert ran.code == 1
+    assert "127.0.0.1:9" in ran.err

@@ -5,20 +5,20 @@ from penstock.core.fleet import Replica
 
 def test_what_attempts_take_is_given_back():
     replica = Replica("r", "d")
-    replica.started(1_100, 900)
-    replica.started(600, 500)
+    replica.started(1_100, 900, 0.0)
+    replica.started(600, 500, 0.0)
     assert (replica.inflight, replica.inflight_tokens, replica.pending_tokens) == (2, 1_700, 1_400)
-    replica.first_token(900)
-    replica.ended(1_100)
-    replica.ended(600, 500)
+    replica.first_token(900, 1.0)
+    replica.ended(1_100, 0, 1.0)
+    replica.ended(600, 500, 1.0)
     assert (replica.inflight, replica.inflight_tokens, replica.pending_tokens) == (0, 0, 0)
 
 
 def test_an_end_without_a_start_is_a_bug_that_shows():
     with pytest.raises(AssertionError, match="r: more ends than starts"):
-        Replica("r", "d").ended(5)
+        Replica("r", "d").ended(5, 0, 0.0)
     with pytest.raises(AssertionError, match="r: more prompt tokens computed than sent"):
-        Replica("r", "d").first_token(5)
+        Replica("r", "d").first_token(5, 0.0)
 
 
 def test_a_report_without_capacities_leaves_those_that_were_known():
@@ -33,3 +33,23 @@ def test_a_shorter_request_to_be_left_alone_does_not_shorten_a_longer_one():
     replica.cool(10.0, rate_limited=False)
     replica.cool(5.0, rate_limited=True)
     assert (replica.cool_until, replica.rate_limited) == (10.0, True)
+
+
+def test_what_waits_is_computed_in_order_and_as_time_goes_by():
+    replica = Replica("r", "d", prefill_rate=1_000.0)
+    assert replica.prefill_wait(10.0) == 0.0
+    replica.started(2_000, 2_000, 10.0)
+    replica.started(1_000, 1_000, 11.0)
+    assert replica.prefill_wait(11.0) == pytest.approx(2.0)
+    assert replica.prefill_wait(20.0) == 0.0, "it should be done by now"
+    replica.first_token(2_000, 20.0)
+    assert replica.prefill_wait(20.0) == pytest.approx(1.0), "it was slower, and the second only begins now"
+    replica.ended(1_000, 1_000, 20.5)
+    assert replica.prefill_wait(20.5) == 0.0
+
+
+def test_a_prompt_behind_one_that_is_late_begins_no_earlier_than_it_came():
+    replica = Replica("r", "d", prefill_rate=1_000.0)
+    replica.started(1_000, 1_000, 0.0)
+    replica.started(3_000, 3_000, 10.0)
+    assert replica.prefill_wait(10.0) == pytest.approx(3.0)

@@ -1,0 +1,62 @@
+"""W3C Trace Context: which trace a request belongs to, and what its upstreams are told of it.
+
+Ids follow from the request's own, so that nobody has to keep them: whoever has a receipt can name every span of it.
+Source: Trace Context, level 2 (www.w3.org/TR/trace-context-2).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
+
+_PARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?").fullmatch
+_SAMPLED: Final = 1
+_DRAWN: Final = 2**56  # a trace id ends with 56 bits that are as good as random
+
+NO_PARENT: Final = ("", "", False)
+
+
+def read_traceparent(header: bytes | None) -> tuple[str, str, bool]:
+    """Trace id (32 hex digits), span id (16) and whether the caller records the trace; `NO_PARENT` where the header is
+    missing or not as it must be, which is nobody's mistake to report: the trace begins anew.
+    """
+    if header is None:
+        return NO_PARENT
+    match = _PARENT(header.strip())
+    if match is None:
+        return NO_PARENT
+    version, trace_id, span_id, flags, more = match.groups()
+    if version == b"ff" or (version == b"00" and more is not None):
+        return NO_PARENT
+    if not trace_id.strip(b"0") or not span_id.strip(b"0"):
+        return NO_PARENT
+    return trace_id.decode("ascii"), span_id.decode("ascii"), bool(int(flags, 16) & _SAMPLED)
+
+
+def trace_id_of(request_id: str) -> str:
+    """32 hex digits, for a request whose caller began no trace."""
+    return xxh3_128_hexdigest(request_id.encode())
+
+
+def span_id_of(request_id: str, name: str) -> str:
+    """16 hex digits. `name` is unique in the request: "attempt 1"."""
+    return xxh3_64_hexdigest(f"{request_id} {name}".encode())
+
+
+def drawn(trace_id: str, ratio: float) -> bool:
+    """Whether a trace is among the `ratio` (0..1) that are kept anyway. Everybody who asks gets the same answer, and
+    those kept at a smaller ratio are among those of a greater one.
+    """
+    return int(trace_id[18:], 16) < ratio * _DRAWN
+
+
+def traceparent(trace_id: str, span_id: str, sampled: bool) -> bytes:
+    """The header's value."""
+    return f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}".encode("ascii")
+
+
+def for_attempt(request_id: str, number: int, trace_id: str, sampled: bool) -> bytes:
+    """What the upstream of that attempt is told. `trace_id` is the caller's, or ""."""
+    return traceparent(trace_id or trace_id_of(request_id), span_id_of(request_id, f"attempt {number}"), sampled)
