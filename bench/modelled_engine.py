@@ -1,8 +1,8 @@
 """An engine that computes nothing and takes its time: `python bench/modelled_engine.py PORT SPEED`.
 
 What lies under it is the simulator's engine: the live batching scheduler, prefix cache and all, with cost model A, so
-many times as fast. It speaks as vLLM does: streamed chats, /v1/models, /health, and /metrics with vLLM's names. A token is
-a word; full blocks of 512 that begin a prompt as another did are cached.
+many times as fast. It speaks as vLLM does: streamed chats, /v1/models, /health, and /metrics with vLLM's names. A token
+is a word; full blocks of 512 that begin a prompt as another did are cached.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import uvicorn  # noqa: E402  after the path was chosen
-import uvloop  # noqa: E402
-from starlette.applications import Starlette  # noqa: E402
-from starlette.requests import Request  # noqa: E402
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse  # noqa: E402
-from starlette.routing import Route  # noqa: E402
-from xxhash import xxh3_128_digest  # noqa: E402
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from xxhash import xxh3_128_digest
 
-from penstock.batching.scheduler import Refused  # noqa: E402
-from penstock.batching.sequence import CountedSequence  # noqa: E402
-from penstock.sim.cost_model import MODEL_A  # noqa: E402
-from penstock.sim.engine_model import EngineCall, EngineModel  # noqa: E402
+from penstock.batching.scheduler import Refused
+from penstock.batching.sequence import CountedSequence
+from penstock.sim.cost_model import MODEL_A
+from penstock.sim.engine_model import EngineCall, EngineModel
 
 MODEL = "modelled"
 PIECE = 0.1  # seconds between two pieces of an answer; the simulator's engine decodes many steps at once

@@ -64,8 +64,10 @@ class AIBrix:
 
 
 class Smg:
-    """cache_aware of smg (SGLang's router): fewest requests while they are unbalanced (64 apart and 1.5 times), else the
-    best match if it is more than 0.3 of the prompt, else fewest requests. smg model_gateway/src/policies/cache_aware.rs.
+    """cache_aware of smg (SGLang's router): fewest requests while they are unbalanced (64 apart and 1.5 times), else
+    the best match if it is more than 0.3 of the prompt, else fewest requests.
+
+    smg model_gateway/src/policies/cache_aware.rs.
     """
 
     def pick(self, ask: Ask, pool: Sequence[Replica], places: Sequence[int], rng: Random) -> int:

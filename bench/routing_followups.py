@@ -1,8 +1,8 @@
 """Part `followups` of `bench/routing.py`: how soon the embedded engine answers the later turns of a conversation.
 
-Two replicas of the bundled model behind `penstock serve`; users who converse in turns, with a long text before them. What
-is compared: the same traffic, once as shipped, where a turn goes to the replica that holds the turns before it, and
-once with the prefix cache of both engines off, where every turn is computed from its first word.
+Two replicas of the bundled model behind `penstock serve`; users who converse in turns, after a long text. What is
+compared: the same traffic, once as shipped, where a turn goes to the replica that holds the turns before it, and once
+with the prefix cache of both engines off, where every turn is computed from its first word.
 """
 
 from __future__ import annotations

@@ -68,8 +68,9 @@ def measure(scale: Scale) -> Part:
             asked = ask(start, seed=1 + round_number, requests=scale.cut(REQUESTS))
             found.setdefault(name, []).append(asked)
     said = [
-        f"{WORKERS} engine processes with cost model A, {SPEED:g} times as fast; Mooncake conversation x{TRACE_SPEED:g}, "
-        f"as many times as fast, {scale.cut(REQUESTS):,} requests, {scale.cut(ROUNDS)} rounds. Seconds as measured.",
+        f"{WORKERS} engine processes with cost model A, {SPEED:g} times as fast; Mooncake conversation "
+        f"x{TRACE_SPEED:g}, as many times as fast, {scale.cut(REQUESTS):,} requests, "
+        f"{scale.cut(ROUNDS)} rounds. Seconds as measured.",
         "",
         "| | TTFT mean s | p99 s | E2E mean s | cached | failed | router's core | busiest beside it |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""What the simulated parts of `bench/routing.py` share: one simulation as a job for any process, and many of them at once.
+"""What the simulated parts of `bench/routing.py` share: one simulation as a job for any process, and many at once.
 
 A job is named, not built: a system (ours, or a rival), a fleet, a traffic, a seed. The same job gives the same results.
 """
@@ -21,6 +21,7 @@ from gateway import ROOT, Verdict
 
 from penstock.balancing.balancer import Balancer
 from penstock.balancing.queue_options import QueueOptions
+from penstock.cli.trace_files import open_trace
 from penstock.sim.cost_model import MODEL_A
 from penstock.sim.engine_model import EngineModel
 from penstock.sim.results import Results, Slo
@@ -31,6 +32,7 @@ from penstock.traffic.source import Source
 
 DATA = ROOT.parent / "shared" / "data"
 MOONCAKE = DATA / "traces" / "mooncake" / "conversation_first_half.jsonl"
+TRACES = open_trace(Path())  # by their whole paths
 POOL = "main"
 GOOD = Slo(ttft=2.0, itl=0.050)
 
@@ -88,7 +90,7 @@ class Replayed:
 def arrivals(speed: float, requests: int | None) -> Iterable[Arrival]:
     """Of the Mooncake trace, whose order no seed changes."""
     options = {"arrivals": {"kind": "trace", "file": str(MOONCAKE), "format": "mooncake"}, "speed": speed}
-    source = Source(read(options), lambda name: [(name, open(name))], Random(0))  # noqa: SIM115  the source reads it
+    source = Source(read(options), TRACES, Random(0))
     return islice(iter(source.next, None), requests)
 
 

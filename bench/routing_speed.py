@@ -121,7 +121,7 @@ def simulator(scale: Scale) -> Part:
     took, simulated = simulate(MANY, EACH * MANY, hour)
     whole = took * HOUR / simulated
     said = [
-        f"{how()}; 64 prompt tokens and 16 of output each, sent at once, without a queue. 16 replicas, 1,000 requests/s: "
+        f"{how()}; 64 prompt tokens and 16 of output each, without a queue. 16 replicas, 1,000 requests/s: "
         f"{n / best:,.0f} requests per CPU second. {MANY:,} replicas, {EACH * MANY:g} requests/s, {simulated:,.0f} s: "
         f"{took:.0f} s of CPU."
     ]

@@ -1,7 +1,7 @@
-"""Parts `tail`, `fair`, `brownout` and `faults` of `bench/routing.py`: what routing must do when something is in the way.
+"""Parts `tail`, `fair`, `brownout` and `faults` of `bench/routing.py`: when something is in the way.
 
-All are simulated, engines by cost model A. The brown-out is the scenario of `examples/scenarios`, which `penstock simulate`
-runs too.
+All are simulated, engines by cost model A. The brown-out is the scenario of `examples/scenarios`, which
+`penstock simulate` runs too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 from gateway import ROOT, Verdict
-from routing_simulated import GOOD, POOL, Part, Scale, mean, on_all_cores, spread
+from routing_simulated import GOOD, POOL, TRACES, Part, Scale, mean, on_all_cores, spread
 
 from penstock.balancing.queue_options import QueueOptions
 from penstock.core.plan import Plan
@@ -42,7 +42,7 @@ KEPT = 0.99  # share of answers that meet the SLO
 
 
 def traffic(tree: object, seed: int) -> Source:
-    return Source(read(tree), lambda name: [(name, open(name))], Random(seed))
+    return Source(read(tree), TRACES, Random(seed))
 
 
 def fleet(replicas: int) -> dict[str, Deployment]:
@@ -51,7 +51,7 @@ def fleet(replicas: int) -> dict[str, Deployment]:
 
 # --- tail: answers of very different lengths ---
 
-# Half are of 32 tokens or fewer, and their spread is infinite but for `max`; replicas of 8 sequences, which are 87 % full.
+# Half are of 32 tokens or fewer, and their spread would be infinite but for `max`. 87 % of what the replicas can do.
 HEAVY = {
     "arrivals": {"kind": "poisson", "rate": 105.0},
     "prompt_tokens": 64,
@@ -190,21 +190,20 @@ def _service(log: Log, times: Sequence[float]) -> list[float]:
     """At these times, by how many engine seconds the one tenant had been given more than the other.
 
     A computed prompt token counts what it takes. So does a token of an answer, which shares each step with all others
-    that run: the mean over the run of what there were. Prompts count at their first token, answers evenly up to their end.
+    that run: the mean over the run of what there were. Prompts count at their first token, answers evenly to their end.
     """
-    spans = list(zip(log.first, log.ended, log.output, strict=True))
-    steps = sum(ended - first for first, ended, _ in spans)  # seconds of all sequences
-    seconds = 2 * (max(log.ended) - min(log.first))  # of both replicas
-    batch = steps / seconds
+    begun = [i for i, first in enumerate(log.first) if not isnan(first)]  # others got nothing
+    seconds = 2 * (max(log.ended[i] for i in begun) - min(log.first[i] for i in begun))  # of both replicas
+    batch = sum(log.ended[i] - log.first[i] for i in begun) / seconds
     each = (MODEL_A.step + MODEL_A.per_sequence * batch) / batch
     more = [0.0] * len(times)
     one = log.place("prompts")
-    for i, (first, ended, output) in enumerate(spans):
-        sign = 1.0 if log.tenant[i] == one else -1.0
+    for i in begun:
+        first, lasted, sign = log.first[i], log.ended[i] - log.first[i], 1.0 if log.tenant[i] == one else -1.0
         prompt = (log.prompt[i] - log.cached[i]) * MODEL_A.per_prefill_token
         for at in range(bisect_left(times, first), len(times)):
-            written = min(1.0, (times[at] - first) / (ended - first)) if ended > first else 1.0
-            more[at] += sign * (prompt + output * each * written)
+            written = min(1.0, (times[at] - first) / lasted) if lasted > 0 else 1.0
+            more[at] += sign * (prompt + log.output[i] * each * written)
     return more
 
 
@@ -235,7 +234,7 @@ def fair(scale: Scale) -> Part:
         raised = p99s[1] / (p99s[0] or 1e-9)
         verdicts.append(
             Verdict(
-                f"a neighbour with {NOISE} times the traffic, {name}: p99 TTFT at most {MOST_RAISED} times the solo one",
+                f"a neighbour with {NOISE} times the traffic, {name}: p99 TTFT at most {MOST_RAISED} times as alone",
                 f"{raised:.2f} times ({p99s[1]:.2f} s, {p99s[0]:.2f} s)",
                 raised <= MOST_RAISED,
             )
@@ -244,7 +243,8 @@ def fair(scale: Scale) -> Part:
     given, booked = (max(each) / QUANTUM for each in list(zip(*apart, strict=True))[:2])
     said += [
         "",
-        f"Two backlogged tenants, one with long prompts and one with long answers, {sum(n for *_, n in apart):,} requests: "
+        "Two backlogged tenants, one with long prompts and one with long answers, "
+        f"{sum(n for *_, n in apart):,} requests: "
         f"at most {given:.2f} quanta apart in what engines gave them, {booked:.2f} in the queue's books.",
     ]
     verdicts.append(
@@ -276,15 +276,11 @@ class Played:
 def play(job: Played) -> tuple[Results, Log]:
     path = SCENARIOS / job.file
     read_one = scenarios.load_scenario(path.read_text(), job.file)
-    workloads = tuple(
-        msgspec.structs.replace(one, duration=Seconds((one.duration or 60.0) * job.share)) for one in read_one.workloads
-    )
-    chosen = next((one for one in read_one.policies if one.name == job.policy), None) or scenarios.named(job.policy)
-    assert chosen is not None, f"{job.file} has no policy {job.policy}"
+    chosen = next(one for one in read_one.policies if one.name == job.policy)
     simulation = scenarios.build(
         read_one,
         chosen,
-        lambda name: [(name, open(name))],  # noqa: SIM115  the source reads it
+        TRACES,
         job.seed,
     )
     if job.naive:
@@ -348,7 +344,7 @@ def brownout(scale: Scale) -> Part:
     for job, one in zip(jobs, on_all_cores(course, jobs), strict=True):
         found[job.policy].append(one)
     said = [
-        "| examples/scenarios/brown_out.yaml | goodput before | in the last minute | recovers after s | extra attempts |",
+        "| examples/scenarios/brown_out.yaml | goodput before | last minute | recovers after s | extra attempts |",
         "|---|---|---|---|---|",
     ]
     last: dict[str, float] = {}
@@ -455,7 +451,7 @@ def faults(scale: Scale) -> Part:
     found = {name: [next(done) for _ in seeds] for name in rows}
     said = [
         f"{N_REPLICAS} replicas, {RATE:g} requests/s, for a third of the time one is out; SLO: first token within "
-        f"{GOOD.ttft:g} s, {GOOD.itl * 1e3:g} ms between tokens. That one less suffices is known from running one less.",
+        f"{GOOD.ttft:g} s, {GOOD.itl * 1e3:g} ms between tokens. That one less suffices is known from running so.",
         "",
         "| | met the SLO then | TTFT p99 s | failed before the first token | after it |",
         "|---|---|---|---|---|",

@@ -7,13 +7,14 @@ reads the others'. What ended workers had counted is offered by their parent in 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from penstock.gateway.exchange import Exchange
+from penstock.telemetry.catalogue import CATALOGUE, Metric
 from penstock.telemetry.metrics import Series, Snapshot, merge
 from penstock.telemetry.prometheus import Exposition, negotiate
 
@@ -29,9 +30,17 @@ ReadSnapshot = Callable[[], Snapshot]
 class MetricsPage:
     """Answers scrapes. With `directory`, there are other workers, and `answer_for_all` is the one to use."""
 
-    def __init__(self, read: ReadSnapshot, *, directory: Path | None = None, own: str = "") -> None:
+    def __init__(
+        self,
+        read: ReadSnapshot,
+        *,
+        directory: Path | None = None,
+        own: str = "",
+        catalogue: Iterable[Metric] = CATALOGUE,
+    ) -> None:
+        """`catalogue` is that of the registries, which have the same."""
         self._read, self._directory, self._own = read, directory, own
-        self._exposition = Exposition()
+        self._exposition = Exposition(catalogue)
 
     def answer(self, exchange: Exchange) -> None:
         self._respond(exchange, self._read())

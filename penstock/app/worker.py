@@ -14,12 +14,14 @@ import msgspec
 
 from penstock.app.books import Books
 from penstock.app.errors import StartError
+from penstock.app.fleet_metrics import read_fleet
 from penstock.app.kv_caches import KvCaches
 from penstock.app.listen import tls_context
 from penstock.app.log_writer import LogWriter
 from penstock.app.metrics_page import MetricsPage
 from penstock.app.options import BooksOptions
 from penstock.app.system import quiet_libraries
+from penstock.app.telemetry import Telemetry
 from penstock.balancing.exact_index import ExactIndex
 from penstock.balancing.predicted import Predicted
 from penstock.balancing.prefix_index import PrefixIndex
@@ -28,7 +30,6 @@ from penstock.control.prober import Prober
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.ids import RequestIds
-from penstock.core.outcome import Outcome
 from penstock.gateway.accounting import Accounting
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.plane import Plane
@@ -45,8 +46,10 @@ from penstock.stores.base import Responses
 from penstock.stores.memory import MemoryResponses
 from penstock.stores.sqlite import SqliteResponses
 from penstock.telemetry.access_log import AccessLog
+from penstock.telemetry.catalogue import with_bounds
 from penstock.telemetry.fold import RequestMetrics
 from penstock.telemetry.metrics import Labels, Registry, Snapshot
+from penstock.telemetry.observe import Observer
 from penstock.upstreams.base import Transport
 from penstock.upstreams.credentials import Authorization
 from penstock.wire.errors import protocol_body
@@ -58,7 +61,8 @@ _PHASES: Final[Mapping[Phase, float]] = {Phase.CLOSED: 0, Phase.HALF_OPEN: 1, Ph
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What does not change while a worker lives; a reload cannot change it. `access_log` as in the configuration.
+    """What does not change while a worker lives; a reload cannot change it. `access_log` as in the configuration;
+    `bounds` are thresholds of SLOs, by histogram, which become bounds of its buckets.
 
     `certificate` and `private_key` are paths of PEM files; "" for plain http. `responses_file` is the SQLite file that
     keeps stored responses; "" for memory, or for several workers a file that is gone with them.
@@ -71,6 +75,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     private_key: str = ""
     responses_file: str = ""
     books: BooksOptions = BooksOptions()
+    bounds: dict[str, tuple[float, ...]] = {}
 
 
 class Worker:
@@ -113,7 +118,8 @@ class Worker:
             limits = FetchOptions(hosts=hosts, max_bytes=spec.images_max_bytes, timeout=spec.images_timeout)
             return Fetcher(loop, options=limits)
 
-        registry = Registry()
+        catalogue = with_bounds(options.bounds)
+        registry = Registry(catalogue)
         self._registry, self._clock = registry, clock
         self.books = books = Books(
             options.books,
@@ -148,12 +154,21 @@ class Worker:
             self._writer = LogWriter(options.access_log, lambda line: _tell_from_thread(loop, tell, line))
             dropped = registry.counter("penstock_access_log_dropped_total").labels()
             self._log = AccessLog(self._writer.write, dropped=dropped)
-        self._page = MetricsPage(registry.snapshot, directory=directory, own=name)
+        self._telemetry = Telemetry(
+            Observer(registry, self._metrics, self._log),
+            registry,
+            group=group,
+            rng=rng,
+            secret=secret,
+            tell=tell,
+            instance=name,
+        )
+        self._page = MetricsPage(registry.snapshot, directory=directory, own=name, catalogue=catalogue)
         self._responses = _responses(options.responses_file, directory)
         self.gateway = Gateway(
             plane,
             ids=RequestIds(clock.wall(), entropy),
-            on_outcome=self._on_outcome if self._log is not None else self._metrics.on_outcome,
+            on_outcome=self._telemetry.observer.on_outcome,
             pages={b"/metrics": self._page.answer},
             stored=StoredResponses(self._responses, clock, tell),
             accounting=Accounting(
@@ -175,11 +190,13 @@ class Worker:
             loop=loop,
         )
         self.prober = Prober(self.gateway, clock)
+        read_fleet(registry, lambda: self.gateway.plane, self.prober.reports)
         self._background: list[asyncio.Task[None]] = []
 
     async def listen(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to serve at sockets that are bound. The first checks of the replicas begin too. Raises `StartError`."""
         await self.books.open()
+        self._telemetry.serves(self.gateway.plane.spec)
         running = (self.prober.run(), self._tend(), self._flush(), self._caches.run())
         self._background = [self._group.create_task(one) for one in running]
         self._caches.follow(self.gateway.plane.spec)
@@ -215,6 +232,7 @@ class Worker:
         swapped()
         self._caches.follow(plane.spec)
         self._authorize(plane)
+        self._telemetry.serves(plane.spec)
 
     def _authorize(self, plane: Plane) -> None:
         """Fetch the credentials that have to be fetched; their replicas are ready once that is done."""
@@ -243,12 +261,14 @@ class Worker:
         """Take no more requests, let those in flight end within the time (default: configured), then let go of all."""
         await self.server.drain(seconds)
         await self.books.close()
+        await self._telemetry.close()
         self.close()
 
     def close(self) -> None:
         """Let go of everything, at once; again is harmless."""
         self.server.close()
         self.books.let_go()
+        self._telemetry.let_go()
         self._caches.stop()
         for task in self._background:
             task.cancel()
@@ -257,7 +277,7 @@ class Worker:
         if self._log is not None and self._writer is not None:
             self._log.flush()
             self._writer.close()
-            self._log = self._writer = None
+            self._log = self._writer = self._telemetry.observer.log = None
 
     def _handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """With several workers: their numbers have to be waited for, which the gateway's pages cannot do."""
@@ -265,19 +285,16 @@ class Worker:
             return self._page.answer_for_all(exchange)
         return self.gateway.handle(exchange)
 
-    def _on_outcome(self, outcome: Outcome) -> None:
-        self._metrics.on_outcome(outcome)
-        if self._log is not None:  # the last outcomes of a killed server come after its log is closed
-            self._log.on_outcome(outcome)
-
     async def _tend(self) -> None:
         while True:
             self.gateway.tend()
             await asyncio.sleep(TEND_EVERY)
 
     async def _flush(self) -> None:
-        while self._log is not None:
-            self._log.flush()
+        while True:
+            self._telemetry.observer.look()
+            if self._log is not None:
+                self._log.flush()
             await asyncio.sleep(FLUSH_EVERY)
 
     def crashed(self, error: Exception) -> None:

@@ -29,11 +29,12 @@ from penstock.balancing.queue_options import DEFAULT, ClassOptions, QueueOptions
 from penstock.balancing.queue_values import ClassView, Preempt, QueueView, Reason, Refusal, TenantView
 from penstock.balancing.ticket import ASIDE, NEW, OVER, SENT, STREAMING, WAITING, Ticket
 from penstock.balancing.unstarted import MOST_PREEMPTED, Unstarted
+from penstock.balancing.wanted import Wanted
 from penstock.core.fleet import PREFILL_RATE, Replica
 from penstock.core.request import Priority, Request
 
 WINDOW: Final = 64  # tickets of a class that are looked at for one replica
-RELOOK: Final = 1.0  # seconds; what changes by itself, such as a breaker that half-opens, is seen after so long
+RELOOK: Final = 0.25  # seconds; room that comes by itself, as when a breaker half-opens, is seen after so long
 SOONEST: Final = 0.01  # seconds between two looks at one ticket's deadline
 MOST_SHOWN: Final = 20  # tenants of a class in a view
 PRIORITIES: Final = tuple(Priority)
@@ -53,7 +54,7 @@ class Chooser(Protocol):
     ) -> Choice | None:
         """The best replica for it, whether it has room or not; None: there is none that may be asked.
 
-        Has room: `free`. It must not depend on the request, and costs must fall by nothing but what the queue is told.
+        Has room: `free`, which must not depend on the request.
         """
         ...
 
@@ -81,6 +82,7 @@ class Queue:
         "_seq",
         "_served_at",
         "_unstarted",
+        "_wanted",
         "waiting",
     )
 
@@ -96,6 +98,7 @@ class Queue:
         self._floors = Floors(self._classes)
         self._unstarted = Unstarted()
         self._pace = Pace()
+        self._wanted = Wanted()
         self._began: list[float] = [0.0 for _ in PRIORITIES]  # since when some of the class wait
         self._served_at: list[float] = [0.0 for _ in PRIORITIES]  # when one was last sent
         self._rooms: dict[str, Replica] = {}  # where something ended since nobody could be found for it
@@ -274,6 +277,7 @@ class Queue:
             assert fair.backlog == {name: line for name, line in fair.lines.items() if line.tickets}
         unstarted = list(self._unstarted)
         assert all(ticket.state == SENT for ticket in unstarted) and len(unstarted) <= sum(self._floors.running)
+        self._wanted.check(tickets)
         assert self.waiting or self._relook_at == inf
 
     # Who is next
@@ -350,7 +354,11 @@ class Queue:
         return service / (service + PREFILL_RATE * (now - ticket.since))
 
     def _for(self, ticket: Ticket, room: Replica | None, now: float, rng: Random) -> Choice | Refusal | None:
-        """Its replica, if that has room. `room` alone is considered first: it is seldom worth more than that."""
+        """Its replica, if that has room. `room` alone is considered first: it is seldom worth more than that.
+
+        Where others wait for the replica that would be best, of tenants that are served in turn with its own, what they
+        have to compute there comes before it: that counts as cost too, and less good room is taken instead.
+        """
         there: Choice | None = None
         known = ticket.choice
         if room is not None and not ticket.tried:
@@ -358,15 +366,19 @@ class Queue:
             if there is None or not there.free:
                 self._full = True
                 return None
-            if ticket.replica is not room and known is not None and there.cost >= known.cost:
+            best = ticket.replica
+            assert best is not None and known is not None, "who waits has been looked at"
+            if best is not room and there.cost >= known.cost + self._wanted.by_others(best.name, ticket.tenant):
                 return None
         found = self._choose(ticket, now, rng)
         if found is None:
             self._part(ticket)
             return self._refuse(ticket, Reason.NO_REPLICA, now)
-        if room is not None and there is not None and there.cost < found.cost and room in ticket.pools[found.pool]:
-            place = list(ticket.pools[found.pool]).index(room)  # not in the sample, or not what a policy is after
-            found = msgspec.structs.replace(there, pool=found.pool, place=place)
+        pool = ticket.pools[found.pool]
+        if room is not None and there is not None and room in pool:
+            others = 0.0 if found.free else self._wanted.by_others(pool[found.place].name, ticket.tenant)
+            if there.cost < found.cost + others:
+                found = msgspec.structs.replace(there, pool=found.pool, place=list(pool).index(room))
         if found.free:
             return found
         if room is None:
@@ -450,7 +462,9 @@ class Queue:
         line.work -= ticket.work
         if ticket.replica is not ticket.pools[choice.pool][choice.place]:
             self._restless = True
+        self._wanted.remove(ticket)
         ticket.consider(choice)
+        self._wanted.add(ticket)
         line.work += ticket.work
 
     def _join(self, ticket: Ticket, now: float) -> None:
@@ -462,6 +476,7 @@ class Queue:
             self._relook_at = now + RELOOK
             self._pace.begin(now)
         fair.join(ticket)
+        self._wanted.add(ticket)
         ticket.state = WAITING
         ticket.until = now + ticket.patience
         ticket.looked = -1
@@ -471,6 +486,7 @@ class Queue:
 
     def _part(self, ticket: Ticket) -> None:
         self._fairs[ticket.rank].part(ticket)
+        self._wanted.remove(ticket)
         self.waiting -= 1
         if not self.waiting:
             self._relook_at = inf

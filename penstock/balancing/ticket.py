@@ -36,6 +36,7 @@ class Ticket:
         "period",
         "pools",
         "preempted",
+        "prefill",
         "rank",
         "replica",
         "request",
@@ -74,7 +75,8 @@ class Ticket:
         self.replica: Replica | None = None  # that one
         self.looked: int = -1  # in which look at everybody that was
         self.least: int = request.prompt_tokens  # the fewest uncached tokens that any replica would have to compute
-        self.work: float = 0.0  # engine seconds that it is expected to take there
+        self.prefill: float = 0.0  # engine seconds until its prompt is computed there
+        self.work: float = 0.0  # and all that it is expected to take
         self.per_input: float = 0.0  # engine seconds for an uncached token of its prompt
         self.per_output: float = 0.0  # and for one of its answer
         self.period: int = -1  # of `Fair`, in which `work` was charged; -1: it was not
@@ -92,4 +94,5 @@ class Ticket:
         self.per_input = 1.0 / replica.prefill_rate
         self.per_output = (replica.step_base + replica.itl_slope * batch) / batch
         output = choice.tokens - self.request.prompt_tokens
-        self.work = choice.uncached * self.per_input + (output * self.per_output if output > 0 else 0.0)
+        self.prefill = choice.uncached * self.per_input
+        self.work = self.prefill + (output * self.per_output if output > 0 else 0.0)

@@ -117,8 +117,8 @@ def page(title: str, told: Sequence[str], facts: Sequence[Fact], blocks: Sequenc
     import jinja2
     from markupsafe import Markup
 
-    css = _asset("uplot.min.css") + _asset("report.css")
-    script = _asset("uplot.min.js") + _asset("report.js")
+    css = _vendored("uplot.min.css") + _asset("report.css")
+    script = _vendored("uplot.min.js") + _asset("report.js")
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -149,6 +149,11 @@ def need_template_engine() -> None:
 
 def _asset(name: str) -> str:
     return files("penstock.cli").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _vendored(name: str) -> str:
+    """Of the console, which has the same."""
+    return files("penstock.console").joinpath("static", "vendor", name).read_text(encoding="utf-8")
 
 
 def _source(text: str) -> str:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from penstock.config import addresses, admin, kv_cache, limits, prices, queue, resilience, routing, stores, tenancy
+from penstock.config import (
+    addresses,
+    admin,
+    kv_cache,
+    limits,
+    prices,
+    queue,
+    resilience,
+    routing,
+    stores,
+    telemetry,
+    tenancy,
+)
 from penstock.config.places import dated, engine_addresses
 from penstock.config.presets import SOFTWARE
 from penstock.config.problems import nearest
@@ -46,6 +58,7 @@ def check(config: Config, named: Named) -> Iterator[Found]:
             yield ("server", "trusted_proxies", str(i)), wrong
     yield from stores.check(config.store)
     yield from admin.check(config, named)
+    yield from telemetry.check(config.telemetry)
     if (wrong := wrong_zone(config.timezone)) is not None:
         yield ("timezone",), wrong
     if seconds(config.cost.ledger_retention) < 86_400:

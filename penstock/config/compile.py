@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from penstock.config.balancing_options import balancing_of, weight_of
 from penstock.config.kv_cache import events_rule, prefill_rule
 from penstock.config.limits import limits_of, thresholds_of
 from penstock.config.places import Place, place_of
@@ -19,6 +20,7 @@ from penstock.config.routing import routing_of, target
 from penstock.config.schema import Config, Deployment, Model
 from penstock.config.spec import DeploymentSpec, MaxTokens, ModelSpec, PlaneSpec, ReplicaSpec
 from penstock.config.stored_keys import with_tenants
+from penstock.config.telemetry import telemetry_of
 from penstock.config.tenancy import Grants
 from penstock.config.units import n_bytes, seconds
 from penstock.core.plan import Plan
@@ -63,7 +65,9 @@ def compile_plane(
             for name, model in config.models.items()
         ),
         deployments=tuple(
-            _deployment(name, deployment, engines.get(name, ()), (published or {}).get(name, ()))
+            _deployment(
+                name, deployment, engines.get(name, ()), (published or {}).get(name, ()), config.queue.threshold
+            )
             for name, deployment in config.deployments.items()
         ),
         keys=tuple(map(grants.key, config.keys)),
@@ -90,6 +94,7 @@ def compile_plane(
         images_hosts=tuple(host.lower() for host in config.images.hosts),
         shed=shed_rule(config.shed),
         queue=queue_of(config.queue),
+        telemetry=telemetry_of(config.telemetry),
     )
 
 
@@ -120,7 +125,11 @@ def _max_tokens(model: Model) -> MaxTokens | None:
 
 
 def _deployment(
-    name: str, deployment: Deployment, origins: tuple[str, ...], published: tuple[tuple[str, str], ...]
+    name: str,
+    deployment: Deployment,
+    origins: tuple[str, ...],
+    published: tuple[tuple[str, str], ...],
+    threshold: int,
 ) -> DeploymentSpec:
     place, seen = place_of(deployment), target(name, deployment)
     return DeploymentSpec(
@@ -147,6 +156,7 @@ def _deployment(
         location=seen.location,
         context_window=seen.window,
         kv_events=events_rule(deployment),
+        balancing=balancing_of(deployment.balancing, threshold),
         prefill=prefill_rule(deployment),
         outliers=outlier_rule(deployment.outliers),
         concurrency=concurrency_rule(deployment.concurrency),
@@ -185,6 +195,7 @@ def _replicas(
             address.base_path,
             None if health == "off" else health,
             None if metrics == "off" else metrics,
+            weight=weight_of(deployment.balancing, i),
         )
         for i, address in enumerate(place.addresses)
     ]

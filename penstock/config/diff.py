@@ -38,6 +38,7 @@ _OF_THE_WHOLE: Final = (
     "retry_budget_ratio",
     "retry_budget_per_second",
     "probe_interval",
+    "telemetry",
 )
 
 

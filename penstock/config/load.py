@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _DATE: Final = re.compile(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _INT: Final = re.compile(r"^[-+]?[0-9]{1,18}$")
+_NUMBER: Final = re.compile(r"^[-+]?[0-9]{1,15}(\.[0-9]{1,15})?$")
 
 
 def load(text: str, file: str, read: Read | None = None) -> Config:
@@ -314,11 +315,12 @@ def _meaning(node: Scalar, kind: inspect.Type) -> Any:
             return date.fromisoformat(text) if _DATE.match(text) else _INVALID
         except ValueError:
             return _INVALID
-    assert isinstance(kind, inspect.IntType), f"the schema uses {kind!r}, which this file does not read"
-    if not node.plain or _INT.match(text) is None:
+    assert isinstance(kind, inspect.IntType | inspect.FloatType), f"the schema uses {kind!r}, which nobody here reads"
+    whole = isinstance(kind, inspect.IntType)
+    if not node.plain or (_INT if whole else _NUMBER).match(text) is None:
         return _INVALID
-    number = int(text)
-    too_small = kind.ge is not None and number < kind.ge
+    number = int(text) if whole else float(text)
+    too_small = (kind.ge is not None and number < kind.ge) or (kind.gt is not None and number <= kind.gt)
     too_large = kind.le is not None and number > kind.le
     return _INVALID if too_small or too_large else number
 
@@ -336,6 +338,10 @@ def _wanted(kind: inspect.Type, extra: AnyMapping[str, Any]) -> str:
         assert kind.ge is not None, "every number here has bounds"
         assert kind.le is not None, "every number here has bounds"
         return f"a whole number from {kind.ge:,} to {kind.le:,}"
+    if isinstance(kind, inspect.FloatType):
+        assert kind.le is not None, "every number here has bounds"
+        least = f"from {kind.ge:,g}" if kind.ge is not None else f"above {kind.gt:,g}"
+        return f"a number {least} to {kind.le:,g}"
     return "a text"
 
 

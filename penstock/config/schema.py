@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from penstock.balancing.options import PolicyName
+from penstock.config.balancing_options import BalancingOptions
 from penstock.config.kv_options import KvEventsOptions, PrefillOptions
 from penstock.config.limit_options import BudgetOptions, BudgetText, LimitOptions, OwnBudget, OwnLimits
 from penstock.config.options import Count, Options, Text, says
@@ -25,6 +27,7 @@ from penstock.config.resilience_options import (
 from penstock.config.routing_options import PlaceName, RoutingOptions
 from penstock.config.secrets import SecretReference
 from penstock.config.spec import OnCut, OnDisconnect
+from penstock.config.telemetry_options import Telemetry
 from penstock.config.units import Duration, Instant, Size
 from penstock.pricing.options import Money, PriceOptions
 
@@ -288,6 +291,10 @@ class Deployment(Options, frozen=True):
         ),
     ] = None
 
+    balancing: Annotated[
+        BalancingOptions | PolicyName | None,
+        says("How one of the replicas is chosen: the name of a policy, or a block with its options."),
+    ] = None
     kv_events: Annotated[
         KvEventsOptions | None,
         says("Engines and the embedded engine: they tell what their prefix caches hold. Without it, Penstock guesses."),
@@ -599,6 +606,7 @@ class Config(Options, frozen=True):
         ShedOptions | Literal["off"], says("Who is refused before all are late, by priority; or `off`.")
     ] = msgspec.field(default_factory=ShedOptions)
     server: Server = msgspec.field(default_factory=Server)
+    telemetry: Annotated[Telemetry, says("Traces, and what logs say.")] = msgspec.field(default_factory=Telemetry)
     admin: Annotated[Admin | None, says("Where keys, teams and costs are looked after over HTTP.")] = None
     responses: Responses = msgspec.field(default_factory=Responses)
     images: Images = msgspec.field(default_factory=Images)

@@ -18,6 +18,8 @@ from penstock.limits.limit import Limit
 from penstock.pricing.options import PriceOptions
 from penstock.resilience.options import ConcurrencyRule, HedgeRule, Ladder, OutlierRule, ShedRule
 from penstock.routing.spec import RoutingSpec
+from penstock.telemetry.options import DEFAULT as USUAL_TELEMETRY
+from penstock.telemetry.options import TelemetryOptions
 
 OnDisconnect: TypeAlias = Literal["cancel", "drain"]
 OnCut: TypeAlias = Literal["error", "continue", "prefix"]
@@ -35,6 +37,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     metrics_path: str | None = None  # where the engine says how busy it is; None: it is not asked
     kv_events: str = ""  # embedded engine: where it publishes what its prefix cache holds
     kv_replay: str = ""
+    weight: float = 1.0  # its share, under the policy `weighted`
 
 
 class KvEventsRule(msgspec.Struct, frozen=True):
@@ -68,7 +71,7 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     self_hosted: bool = False  # what is sent there stays with whoever runs Penstock
     location: str = ""
     context_window: int | None = None  # tokens
-    balancing: Balancing = USUAL_BALANCING  # its `pending_tokens` is the queue's threshold
+    balancing: Balancing = USUAL_BALANCING
     outliers: OutlierRule | None = OutlierRule()  # None: no replica is left out for being worse than the others
     kv_events: KvEventsRule | None = None  # None: what they cached is guessed
     prefill: PrefillRule | None = None  # None: prompts are computed where they are answered
@@ -164,3 +167,4 @@ class PlaneSpec(msgspec.Struct, frozen=True):
     probe_interval: float = 2.0  # seconds between health checks of a replica
     report_interval: float = 5.0  # seconds between looks at its metrics
     queue: QueueOptions = USUAL_QUEUE
+    telemetry: TelemetryOptions = USUAL_TELEMETRY

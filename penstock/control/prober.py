@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
 
+from penstock.balancing.balancer import Balancer
 from penstock.config.spec import PlaneSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
@@ -34,6 +35,8 @@ class View(Protocol):
     def pools(self) -> Mapping[str, Sequence[Replica]]: ...
     @property
     def transports(self) -> Mapping[str, Transport]: ...
+    @property
+    def balancer(self) -> Balancer: ...
 
 
 class Serving(Protocol):
@@ -166,7 +169,10 @@ class Prober:
             if status:
                 health.report_at = self._clock.now() + LATER
             return
-        report = self.reports[replica.name] = read(page)
+        before, report = self.reports.get(replica.name), read(page)
+        self.reports[replica.name] = report
+        if before is not None and (before.prompt_tokens or 0) > (report.prompt_tokens or 0):
+            self._gateway.plane.balancer.restarted(replica.name)  # it counts anew
         replica.reported(
             waiting=int(report.waiting or 0),
             running=int(report.running or 0),

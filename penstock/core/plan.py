@@ -34,7 +34,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     replica: str
-    ended: FailureKind | str  # "ok", "cancelled", or why it failed
+    ended: str  # "ok", "cancelled", or a `FailureKind`: why it failed
     started_after: float
     first_token_after: float | None
     ended_after: float

@@ -11,8 +11,19 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
+from penstock.core.clock import Clock
+
 LOOK_EVERY: Final = 0.25  # seconds
 _NOTICE: Final = 2 * LOOK_EVERY  # before its time an alarm gets a timer of its own
+
+
+def waker(clock: Clock) -> Callable[[float, Callable[[], None]], object]:
+    """What calls a function at a time (Clock.now() seconds), by a timer of the loop that runs then."""
+
+    def wake(at: float, ring: Callable[[], None]) -> object:
+        return asyncio.get_running_loop().call_later(max(0.0, at - clock.now()), ring)
+
+    return wake
 
 
 class Alarm:

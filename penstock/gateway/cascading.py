@@ -152,6 +152,7 @@ class Climb:
         self._heard = Heard(request.endpoint)  # the answer of the step under way
         self._n_told = 0  # of its tokens, to the machine
         self._waiting: asyncio.Future[None] | None = None
+        self.tries: TryUpstreams  # of the step under way
 
     @property
     def why(self) -> tuple[str, ...]:
@@ -232,7 +233,7 @@ class Climb:
         if shown and plan.on_cut != "error":
             so_far = begin(request, plan.on_cut, plane.rng.getrandbits(32))
         tries = TryUpstreams(plane, request, plan, route, self._alarms, self._alarm, self._leases, so_far)
-        caller.tries = tries
+        self.tries = caller.tries = tries
         return await self._first_token(tries)
 
     async def _first_token(self, tries: TryUpstreams) -> Try:
@@ -245,8 +246,7 @@ class Climb:
     async def _listen(self, caller: Caller, answer: Try) -> list[Action]:
         """Read it until the cascade has made up its mind."""
         caller.last = answer
-        tries, heard, machine = caller.tries, self._heard, self._machine
-        assert tries is not None, "somebody was asked"
+        tries, heard, machine = self.tries, self._heard, self._machine
         held = Held(answer.stream, heard, self._news)
         answer.stream = held
         while True:
@@ -276,8 +276,8 @@ class Climb:
 
     def _throw_away(self, caller: Caller) -> None:
         answer, caller.last = caller.last, None
-        if answer is not None and caller.tries is not None:
-            caller.tries.end(answer, CANCELLED)  # unless it has ended
+        if answer is not None:
+            self.tries.end(answer, CANCELLED)  # unless it has ended
             self._thrown.append((answer, self._course.route))
 
     async def _verdict(self, model: str, text: str) -> float | None:

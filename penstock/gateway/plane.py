@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.balancing.balancer import Balancer
 from penstock.balancing.disaggregate import PrefillRule
+from penstock.balancing.queued import Queued
 from penstock.config.spec import MaxTokens, PlaneSpec
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
@@ -17,8 +18,6 @@ from penstock.core.plan import Plan
 from penstock.core.request import Endpoint
 from penstock.gateway.inline_media import Fetcher
 from penstock.gateway.keyring import Keyring
-from penstock.gateway.queued import Queued
-from penstock.gateway.watch import Watch
 from penstock.limits.rules import Rules
 from penstock.pricing.prices import Price
 from penstock.resilience.breaker import Breaker
@@ -26,6 +25,7 @@ from penstock.resilience.concurrency import Limited
 from penstock.resilience.hedging import Hedging
 from penstock.resilience.options import Ladder
 from penstock.resilience.retry_budget import RetryBudget
+from penstock.resilience.watch import Watch
 from penstock.routing.router import Router
 from penstock.upstreams.base import Transport, Upstream
 from penstock.upstreams.credentials import Authorization

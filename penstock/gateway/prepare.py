@@ -14,6 +14,7 @@ from msgspec import structs
 
 from penstock.balancing.balancer import Balancer
 from penstock.balancing.prefix_index import Index
+from penstock.balancing.queued import Queued, overlapping
 from penstock.config.limits import lookup
 from penstock.config.prices import bundled, price_for
 from penstock.config.spec import DeploymentSpec, ModelSpec, PlaneSpec, ReplicaSpec
@@ -22,12 +23,11 @@ from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.keys import USERS, Pepper
 from penstock.core.request import Endpoint
+from penstock.gateway.alarm import waker
 from penstock.gateway.inline_media import Fetcher
 from penstock.gateway.issued_keys import IssuedKeys
 from penstock.gateway.keyring import Keyring
 from penstock.gateway.plane import Plane, Route
-from penstock.gateway.queued import Queued
-from penstock.gateway.watch import Watch
 from penstock.gateway.ways import authorization_of, ways_of
 from penstock.limits.rules import Rules
 from penstock.pricing.prices import Table
@@ -37,6 +37,7 @@ from penstock.resilience.hedging import Hedging
 from penstock.resilience.options import ConcurrencyRule
 from penstock.resilience.outliers import Outliers
 from penstock.resilience.retry_budget import RetryBudget
+from penstock.resilience.watch import Watch
 from penstock.routing.router import Router
 from penstock.routing.spec import RoutingSpec, Target
 from penstock.upstreams.base import Transport, Upstream
@@ -121,14 +122,14 @@ class Preparer:
                 # that a reload which replaces every replica leaves no gap
                 ready = place.health_path is None or previous is not None
                 ready = ready and live[place.name].authorization.constant is not None
-                pools[deployment.name].append(kept or Replica(place.name, deployment.name, ready=ready))
+                pools[deployment.name].append(
+                    kept or Replica(place.name, deployment.name, ready=ready, weight=place.weight)
+                )
         balancer = previous.balancer if previous is not None else Balancer(self._parts.index)
         budgets = self._budgets(spec, previous)
         queues = self._queues(spec, balancer, previous)
         deployments = {deployment.name: deployment for deployment in spec.deployments}
-        balancing = {
-            one.name: structs.replace(one.balancing, pending_tokens=spec.queue.threshold) for one in spec.deployments
-        }
+        balancing = {one.name: one.balancing for one in spec.deployments}
         issued, asker = self._parts.issued, self._parts.tokens
         routers = {model.name: _router(model, deployments) for model in spec.models}
         plane = Plane(
@@ -202,8 +203,8 @@ class Preparer:
         kept = {} if previous is None else {one.key: one for one in previous.queues if one.options == spec.queue}
         parts = self._parts
         return tuple(
-            kept.get(key) or Queued(key, spec.queue, balancer, parts.rng, parts.clock)
-            for key in _overlapping([model.plan.deployments for model in spec.models])
+            kept.get(key) or Queued(key, spec.queue, balancer, parts.rng, parts.clock.now, waker(parts.clock))
+            for key in overlapping([model.plan.deployments for model in spec.models])
         )
 
     def _keyring(self, spec: PlaneSpec, previous: Plane | None) -> Keyring:
@@ -260,21 +261,6 @@ def _watches(spec: PlaneSpec, pools: Mapping[str, list[Replica]], previous: Plan
             watch = Watch(Outliers(rule, pool))
         found[deployment.name] = watch
     return found
-
-
-def _overlapping(plans: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Deployments in groups: two that one model uses are in the same."""
-    groups: list[dict[str, None]] = []  # as sets that keep their order
-    for names in plans:
-        joined = dict.fromkeys(names)
-        apart = []
-        for group in groups:
-            if joined.keys().isdisjoint(group):
-                apart.append(group)
-            else:
-                joined = group | joined
-        groups = [*apart, joined]
-    return [tuple(group) for group in groups]
 
 
 def _queue_of(model: ModelSpec, queues: Iterable[Queued]) -> Queued | None:

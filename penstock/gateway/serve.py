@@ -29,7 +29,7 @@ from penstock.core.ids import RequestIds
 from penstock.core.microseconds import to_microsecond
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import OK
-from penstock.core.request import ANYONE, UNATTRIBUTED, Attribution, Caller, Endpoint, Request, Usage
+from penstock.core.request import ANYONE, UNATTRIBUTED, Attribution, Caller, Endpoint, Priority, Request, Usage
 from penstock.gateway import background
 from penstock.gateway.accounting import NOTHING, Accounting, Bill, cost_of_answer
 from penstock.gateway.alarm import Alarm, Alarms
@@ -40,6 +40,8 @@ from penstock.gateway.continuing import go_on
 from penstock.gateway.degrading import Spoken, speak
 from penstock.gateway.drain import Drains
 from penstock.gateway.exchange import Exchange
+from penstock.gateway.explain import PATH as EXPLAIN
+from penstock.gateway.explain import explain, operation_of
 from penstock.gateway.inline_media import inlined
 from penstock.gateway.leases import Leases
 from penstock.gateway.max_tokens import at_most, held_to
@@ -62,6 +64,8 @@ from penstock.wire.special import COUNT_BODIES
 SWEEP_EVERY: Final = 1.0  # seconds between two looks for replicas that do worse than their like
 CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
 _MODELS: Final = re.compile(rb"(?:/openai|/anthropic)?/v1/models(?:/(.+))?").fullmatch
+_PRIORITIES: Final = {priority.value.encode(): priority for priority in Priority}
+_RANKS: Final = {priority: rank for rank, priority in enumerate(Priority)}
 Page = Callable[[Exchange], None]
 
 
@@ -186,7 +190,7 @@ class Gateway:
         if stored is not None and operation is None:
             return self._answer_stored(exchange, *stored)
         try:
-            self._answer_at_once(exchange, operation is not None or named is not None)
+            self._answer_at_once(exchange, operation is not None or named is not None or exchange.path == EXPLAIN)
         except PenstockError as error:
             words = words_for(exchange)
             exchange.respond(words.status(error), words.body(error, ""), _error_headers(error))
@@ -199,7 +203,7 @@ class Gateway:
         self.in_flight += 1
         relayed = False  # the rest of the answer needs no task: its stream calls back
         try:
-            call.caller = identify(plane, exchange, endpoint)
+            call.caller = _in_class(identify(plane, exchange, endpoint), exchange.header(b"x-penstock-priority"))
             if self.in_flight > plane.spec.max_in_flight:
                 raise Overloaded("The gateway is full; try again shortly.", retry_after=1.0)
             request = operation.parse(exchange, call.id, endpoint, call.caller, call.received_at, model)
@@ -240,6 +244,8 @@ class Gateway:
                     call.request = request = fewer
                     call.degraded = (f"max_tokens={course.max_tokens}", *call.degraded)
             call.bill = bill = accounting.open(plane, route, request, exchange.header, said)
+            if bill.attribution.session:
+                call.request = request = structs.replace(request, session=_session(request, bill.attribution.session))
             if bill.applied is not None and not accounting.reserve_now(bill, call.id):
                 await accounting.reserve(bill, call.id)
             accounting.begin(bill, route, request)
@@ -263,7 +269,7 @@ class Gateway:
                 call.climb = climb = Climb(plane, course, request, self._alarms, call.alarm, call.leases)
                 answer = await climb.answer(call)
                 call.shown_at = plane.clock.now()
-                tries = call.tries
+                tries = climb.tries
                 so_far = tries.so_far
             call.answer = call.last = answer
             call.status = 200  # from here on what breaks is told inside the answer
@@ -371,6 +377,9 @@ class Gateway:
 
     def _answer_at_once(self, exchange: Exchange, takes_post: bool) -> None:
         path, method = exchange.path, exchange.method
+        if path == EXPLAIN and method == b"POST":
+            self._explain(exchange)
+            return
         if takes_post:
             raise MethodNotAllowed(f"{path.decode('latin-1')} takes POST.", allow="POST")
         page = self._pages.get(path)
@@ -393,6 +402,16 @@ class Gateway:
         name = unquote_to_bytes(models[1]).decode("utf-8", "replace")
         _known(plane, caller, name)
         exchange.respond(200, rows.model_row(name))
+
+    def _explain(self, exchange: Exchange) -> None:
+        plane, operation = self.plane, operation_of(exchange.query)
+        endpoint = operation.endpoint
+        caller = identify(plane, exchange, endpoint)
+        request = operation.parse(exchange, self._ids.next(), endpoint, caller, plane.clock.now(), "")
+        if _route(plane, caller, request.model, endpoint) is None:
+            raise _not_served(request.model, endpoint)
+        said = self._accounting.attribute(plane, request, exchange.header)
+        exchange.respond(200, explain(plane, self._accounting, self._pressure, request, said, exchange.header))
 
     def _describe(self, exchange: Exchange) -> None:
         exchange.respond(200, openapi(keys=not self.plane.spec.insecure_dev))
@@ -495,6 +514,23 @@ def _receipt(call: Call) -> tuple[Outcome, Cost]:
     return outcome, cost
 
 
+def _in_class(caller: Caller, header: bytes | None) -> Caller:
+    """`x-penstock-priority: low`: a class that is no higher than its key's. Raises `BadRequest`."""
+    if header is None:
+        return caller
+    asked = _PRIORITIES.get(header)
+    if asked is None or _RANKS[asked] < _RANKS[caller.priority]:
+        allowed = [one.value for one in Priority if _RANKS[one] >= _RANKS[caller.priority]]
+        raise BadRequest(f"x-penstock-priority must be {' or '.join(allowed)}: this key's requests are no higher.")
+    return structs.replace(caller, priority=asked)
+
+
+def _session(request: Request, name: str) -> str:
+    """Of its caller's organisation, or of its key: others may use the same name."""
+    caller = request.caller
+    return f"{caller.org or caller.key_id}:{name}"
+
+
 def _with_deadline(request: Request, header: bytes | None) -> Request:
     """`x-request-timeout: 2.5`, seconds that the caller will wait. Raises `BadRequest`."""
     if header is None:
@@ -523,8 +559,12 @@ def _route(plane: Plane, caller: Caller, model: str, endpoint: Endpoint) -> Rout
     """None: nobody who serves the model can count tokens, so we estimate. Raises `PenstockError`."""
     route = _known(plane, caller, model).by_endpoint.get(endpoint)
     if route is None and endpoint not in COUNT_BODIES:
-        raise NotServed(f"The model {model!r} does not serve {endpoint}.", param="model")
+        raise _not_served(model, endpoint)
     return route
+
+
+def _not_served(model: str, endpoint: Endpoint) -> NotServed:
+    return NotServed(f"The model {model!r} does not serve {endpoint}.", param="model")
 
 
 def _estimated(id: str) -> bytes:

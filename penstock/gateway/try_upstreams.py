@@ -112,6 +112,10 @@ class Try:
         owner.failed(failure)
         owner.tell(Failed(self.number, failure, wait_for_any(owner.pools, now)))
 
+    @property
+    def progressed_at(self) -> float:
+        return self.stream.progressed_at
+
     def suspected(self) -> None:
         """Its replica has been left out, and nothing has come from it yet."""
         if not self.ended:

@@ -63,20 +63,22 @@ class SchemaStatus(msgspec.Struct, frozen=True):
 
 
 @cache
-def migrations(dialect: Dialect) -> tuple[Migration, ...]:
-    """All there are, from number 1 on without a gap."""
-    folder = files("penstock.stores") / "migrations" / dialect
+def migrations(folder: str) -> tuple[Migration, ...]:
+    """All there are, from number 1 on without a gap. The books' are in a folder for each dialect."""
+    where = files("penstock.stores") / "migrations" / folder
     found = []
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+    for file in sorted(where.iterdir(), key=lambda file: file.name):
         number, _, name = file.name.removesuffix(".sql").partition("_")
         found.append(Migration(int(number), name, file.read_text(encoding="utf-8")))
     assert [migration.number for migration in found] == list(range(1, len(found) + 1)), "a number twice, or a gap"
     return tuple(found)
 
 
-async def schema_status(database: Database) -> SchemaStatus:
-    """Changes nothing. Raises `SchemaMismatch` when the database was made by something that is not this."""
-    known = migrations(database.dialect)
+async def schema_status(database: Database, folder: str = "") -> SchemaStatus:
+    """Changes nothing. `folder` is for what is not the books. Raises `SchemaMismatch` when the database was made by
+    something that is not this.
+    """
+    known = migrations(folder or database.dialect)
     applied: tuple[Applied, ...] = ()
     if await database.read(_EXISTS[database.dialect]):
         rows = await database.read(f"select number, name, digest, applied_at from {TABLE} order by number")
@@ -95,9 +97,9 @@ async def schema_status(database: Database) -> SchemaStatus:
     return SchemaStatus(applied, known[len(applied) :])
 
 
-async def check_schema(database: Database) -> None:
+async def check_schema(database: Database, folder: str = "") -> None:
     """Raises `SchemaMismatch` unless every migration has been applied. For the start of whoever uses the database."""
-    status = await schema_status(database)
+    status = await schema_status(database, folder)
     if status.pending:
         raise SchemaMismatch(
             f"the database has schema version {status.version} and this version of Penstock needs "
@@ -105,7 +107,7 @@ async def check_schema(database: Database) -> None:
         )
 
 
-async def migrate(database: Database, now: float, upto: int | None = None) -> list[Migration]:
+async def migrate(database: Database, now: float, upto: int | None = None, folder: str = "") -> list[Migration]:
     """Apply what is pending, each in a transaction of its own, and say which this call applied. `now` is Unix seconds.
 
     Others may do the same at the same time: each migration runs once. `upto` stops after that number. Raises
@@ -113,7 +115,7 @@ async def migrate(database: Database, now: float, upto: int | None = None) -> li
     """
     await database.write([Statement(_BEGIN[database.dialect])])
     done = []
-    for one in (await schema_status(database)).pending:
+    for one in (await schema_status(database, folder)).pending:
         if upto is not None and one.number > upto:
             break
         claim = Statement(

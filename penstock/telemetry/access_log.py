@@ -1,4 +1,5 @@
-"""One JSON line per outcome, which is the outcome itself behind its time. Never prompt text, never a secret.
+"""One JSON line per outcome, which is the outcome itself behind its time, level and trace. Never prompt text, never a
+secret.
 
 Outcomes wait in memory and are encoded and written in batches: between two requests' other work each line would find
 cold caches and cost twice as much. When the writer cannot keep up the newest lines are dropped, counted, and the log
@@ -12,22 +13,20 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
-from msgspec import structs
-
 from penstock.core.outcome import Outcome
-from penstock.telemetry.metrics import Counter
-from penstock.telemetry.redact import redact
+from penstock.resilience.failures import Blame
+from penstock.telemetry.instruments import Counter
+from penstock.telemetry.options import Keys
+from penstock.telemetry.taxonomy import nature_of
+from penstock.telemetry.unvouched import fit_to_keep
+from penstock.wire.trace_context import trace_id_of
 
 BATCH: Final = 64  # outcomes encoded at once, about 0.1 ms
 FLUSH_AT: Final = 64 * 1024  # bytes waiting before they are written without being asked
 MAX_WAITING: Final = 4 * 1024 * 1024  # bytes waiting before lines are dropped
-MAX_NAME: Final = 128  # characters of a model name that are kept; callers choose it
+ECS: Final = "8.11.0"  # the version of the Elastic Common Schema whose names are used
 
-
-class Dropped(msgspec.Struct, frozen=True, tag_field="event", tag="access_log_dropped"):
-    """Stands in the log where lines are missing."""
-
-    lines: int
+_LEVELS: Final = {Blame.CALLER: b"warn", Blame.SYSTEM: b"error", Blame.PROVIDER: b"error"}
 
 
 class AccessLog:
@@ -38,24 +37,33 @@ class AccessLog:
     """
 
     def __init__(
-        self, write: Callable[[bytes], None], *, dropped: Counter | None = None, max_waiting: int = MAX_WAITING
+        self,
+        write: Callable[[bytes], None],
+        *,
+        dropped: Counter | None = None,
+        max_waiting: int = MAX_WAITING,
+        keys: Keys = "penstock",
+        service: str = "penstock",
     ) -> None:
         self._write = write
+        self.keys: Keys = keys  # may be changed between two lines
+        self.service = service
         self._dropped = Counter() if dropped is None else dropped
         self._max_waiting = max_waiting
         self._encoder = msgspec.json.Encoder()
-        self._outcomes: list[Outcome] = []  # not encoded yet, fewer than BATCH
+        self._outcomes: list[tuple[Outcome, tuple[str, str] | None]] = []  # not encoded yet, fewer than BATCH
         self._second, self._second_text = -1.0, b""  # the last one, written out
         self._waiting = bytearray()
         self._missing = 0  # lines dropped since the log last said so
         self._broken = False  # the last write failed; only `flush` tries again
 
-    def on_outcome(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome, hashes: tuple[str, str] | None = None) -> None:
+        """`hashes` of the prompt and of the answer."""
         if len(self._waiting) >= self._max_waiting:
             self._missing += 1
             self._dropped.inc()
             return
-        self._outcomes.append(outcome)
+        self._outcomes.append((outcome, hashes))
         if len(self._outcomes) >= BATCH:
             self._encode()
             if len(self._waiting) >= FLUSH_AT and not self._broken:
@@ -73,7 +81,7 @@ class AccessLog:
             self._waiting.clear()
         self._broken = False
         if self._missing:
-            self._waiting += self._encoder.encode(Dropped(self._missing)) + b"\n"
+            self._waiting += b'{"event":"access_log_dropped","lines":%d}\n' % self._missing
             self._missing = 0
             return self.flush()
         return True
@@ -85,18 +93,57 @@ class AccessLog:
 
     def _encode(self) -> None:
         outcomes, self._outcomes = self._outcomes, []
-        waiting, encode = self._waiting, self._encoder.encode
-        for outcome in outcomes:
+        waiting, encode, ecs = self._waiting, self._encoder.encode, self.keys == "ecs"
+        for given, hashes in outcomes:
+            outcome = fit_to_keep(given)
             second, fraction = divmod(outcome.received_at, 1.0)
             if second != self._second:
                 self._second = second
-                self._second_text = datetime.fromtimestamp(second, UTC).strftime('{"time":"%Y-%m-%dT%H:%M:%S.').encode()
-            if not outcome.attempts or len(outcome.model) > MAX_NAME:
-                outcome = _with_safe_model(outcome)
-            waiting += b'%b%06dZ",%b\n' % (self._second_text, int(fraction * 1e6), encode(outcome)[1:])
+                self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.").encode()
+            line = encode(outcome)
+            if hashes is not None:
+                line = b'%b,"prompt_hash":"%b","output_hash":"%b"}' % (
+                    line[:-1],
+                    hashes[0].encode(),
+                    hashes[1].encode(),
+                )
+            time = b"%b%06dZ" % (self._second_text, int(fraction * 1e6))
+            if ecs:
+                waiting += self._as_ecs(time, outcome, line)
+            elif outcome.trace_id:  # it is on the receipt
+                waiting += b'{"time":"%b","level":"%b",%b\n' % (time, _level(outcome), line[1:])
+            else:
+                trace_id = trace_id_of(outcome.request_id).encode()
+                waiting += b'{"time":"%b","level":"%b","trace_id":"%b",%b\n' % (
+                    time,
+                    _level(outcome),
+                    trace_id,
+                    line[1:],
+                )
+
+    def _as_ecs(self, time: bytes, outcome: Outcome, line: bytes) -> bytes:
+        """What the Elastic Common Schema has names for, and everything under our own beneath `penstock`."""
+        fields: dict[str, object] = {
+            "ecs.version": ECS,
+            "event.dataset": "penstock.access",
+            "event.kind": "event",
+            "event.outcome": "success" if outcome.error is None else "failure",
+            "event.duration": int(outcome.duration * 1e9),
+            "service.name": self.service,
+            "log.level": _level(outcome).decode(),
+            "trace.id": outcome.trace_id or trace_id_of(outcome.request_id),
+            "http.request.id": outcome.request_id,
+            "http.response.status_code": outcome.status,
+        }
+        if outcome.error is not None:
+            fields["error.code"] = outcome.error
+        if outcome.tenant:
+            fields["organization.id"] = outcome.tenant
+        if outcome.user_hash:
+            fields["user.hash"] = outcome.user_hash
+        return b'{"@timestamp":"%b",%b,"penstock":%b}\n' % (time, self._encoder.encode(fields)[1:-1], line)
 
 
-def _with_safe_model(outcome: Outcome) -> Outcome:
-    """Nobody has vouched for the name: it may be a key in the wrong field, or endless."""
-    model = redact(outcome.model[: MAX_NAME * 4])
-    return structs.replace(outcome, model=model if len(model) <= MAX_NAME else model[:MAX_NAME] + "...")
+def _level(outcome: Outcome) -> bytes:
+    """warn: something its caller can mend; error: something that we or a provider can."""
+    return b"info" if outcome.error is None else _LEVELS[nature_of(outcome.error).blame]

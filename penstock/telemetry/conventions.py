@@ -208,26 +208,34 @@ class Convention:
 
     def __init__(self, naming: Naming = "latest", dialect: Dialect = "otel") -> None:
         self._also = DIALECTS[dialect]
-        self._names: dict[str, tuple[str, ...]] = {}
+        self.names: dict[str, tuple[str, ...]] = {}
+        """By ours; those with a `{}` are for several values, one each."""
         for row in TABLE:
             name = row.older or row.latest if naming == "older" else row.latest
             names = ((name,) if name else ()) + self._also.names.get(row.ours, ())
-            self._names[row.ours] = tuple(dict.fromkeys(names))  # one that is in both is written once
+            self.names[row.ours] = tuple(dict.fromkeys(names))  # one that is in both is written once
 
     def attributes(self, span: Span) -> Iterator[tuple[str, Value]]:
         """Raises `KeyError` for an attribute that is not in the table."""
-        values = span.attributes
-        for ours, value in values.items():
-            for name in self._names[ours]:
-                if "{}" in name and isinstance(value, tuple):
-                    for i, one in enumerate(value):
-                        yield name.format(i), one
-                else:
-                    yield name, value
+        for ours, value in span.attributes.items():
+            yield from self.called(ours, value)
+        yield from self.besides(span)
+
+    def called(self, ours: str, value: Value) -> Iterator[tuple[str, Value]]:
+        """One attribute, by all the names that it has."""
+        for name in self.names[ours]:
+            if "{}" in name and isinstance(value, tuple):
+                for i, one in enumerate(value):
+                    yield name.format(i), one
+            else:
+                yield name, value
+
+    def besides(self, span: Span) -> Iterator[tuple[str, Value]]:
+        """What the dialect has that is no attribute of ours under another name."""
         also = self._also
         yield from also.of_role.get(span.role, ())
         for name, members in also.json.items():
-            found = _object(members, values)
+            found = _object(members, span.attributes)
             if found:
                 yield name, _json(found).decode()
         if also.first_token and span.events:

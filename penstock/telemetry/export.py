@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final, Protocol
 
 import msgspec
 
 from penstock.core.outcome import Outcome
+from penstock.telemetry.content import Content, Reader
 from penstock.telemetry.metrics import Counter, Family
 from penstock.telemetry.otlp import Encoder
-from penstock.telemetry.spans import Served, Value, trace_of
+from penstock.telemetry.spans import Served, Trace, Value, trace_of
 
 BATCH: Final = 64  # traces in one body, about 30 kB
 EVERY: Final = 1.0  # seconds that a trace waits for others
@@ -49,12 +50,29 @@ class Post(Protocol):
         ...
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """A trace that is kept, not yet made."""
+class Kept:
+    """A trace that is kept. It is made when it is first wanted, which is not while requests wait."""
 
-    outcome: Outcome
-    why: str
-    more: dict[str, Value] = {}
+    __slots__ = ("_content", "_more", "_reader", "_trace", "outcome", "why")
+
+    def __init__(
+        self, outcome: Outcome, why: str, more: dict[str, Value], content: Content | None, reader: Reader
+    ) -> None:
+        self.outcome, self.why = outcome, why
+        self._more, self._content, self._reader = more, content, reader
+        self._trace: Trace | None = None
+
+    @property
+    def is_long(self) -> bool:
+        """Making it takes some milliseconds."""
+        return self._content is not None and self._trace is None
+
+    def trace(self, served: Mapping[str, Served]) -> Trace:
+        if self._trace is None:
+            texts = {} if self._content is None else self._reader.texts(self._content)
+            self._trace = trace_of(self.outcome, served, kept=self.why, more=self._more | texts)
+            self._content = None
+        return self._trace
 
 
 class SpanExporter:
@@ -67,7 +85,7 @@ class SpanExporter:
         post: Post,
         *,
         rng: Random,
-        served: Callable[[], dict[str, Served]],
+        served: Callable[[], Mapping[str, Served]],
         sent: Family[Counter],
         dropped: Family[Counter],
         tell: Callable[[str], None],
@@ -121,9 +139,10 @@ class SpanExporter:
         n, served = 0, self._served()
         while self._waiting and n < BATCH:
             kept = self._waiting.popleft()
-            spans += self._encoder.spans(trace_of(kept.outcome, served, kept=kept.why, more=kept.more))
+            was_long = kept.is_long
+            spans += self._encoder.spans(kept.trace(served))
             n += 1
-            if n % AT_ONCE == 0:
+            if was_long or n % AT_ONCE == 0:
                 await asyncio.sleep(0)
         if not n:
             return

@@ -15,7 +15,8 @@ from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import CANCELLED, OK, Attempt
 from penstock.resilience.failures import NATURES
 from penstock.telemetry.catalogue import NONE, OTHER, UNKNOWN
-from penstock.telemetry.metrics import Counter, Histogram, Registry
+from penstock.telemetry.instruments import Counter, Histogram
+from penstock.telemetry.metrics import Registry
 from penstock.telemetry.taxonomy import FINISH_REASONS, REFUSALS, nature_of, refusal_signal
 
 # Outcomes counted at once (50 us): one by one, between other work, each finds cold caches and costs twice as much.

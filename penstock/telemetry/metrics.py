@@ -6,7 +6,6 @@ per scrape (measured), and a 100 ms scrape on the event loop is a 100 ms stall o
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from math import fsum
 from typing import Final, Generic, TypeVar
@@ -14,66 +13,13 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from penstock.telemetry.catalogue import CATALOGUE, OTHER, Kind, Merge, Metric
+from penstock.telemetry.instruments import Counter, Exemplar, Gauge, Histogram
+
+__all__ = ["Counter", "Exemplar", "Gauge", "Histogram"]  # whoever has a registry needs them
 
 OVERFLOW: Final = "penstock_metrics_overflow_total"
 
 Labels = tuple[str, ...]
-
-
-class Counter:
-    """Only goes up."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: float = 0
-
-    def inc(self, amount: float = 1) -> None:
-        self.value += amount
-
-
-class Gauge:
-    """Goes up and down."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: float = 0
-
-    def set(self, value: float) -> None:
-        self.value = value
-
-
-class Exemplar(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A request that was counted there, and whose trace is kept. `at` is Unix time."""
-
-    at: float
-    value: float
-    trace_id: str
-
-
-class Histogram:
-    """Counts per bucket. `bounds` are inclusive upper bounds; `counts` has one more, for what is above them all.
-    `exemplars` are the last ones, by bucket.
-    """
-
-    __slots__ = ("bounds", "counts", "exemplars", "sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = list(bounds)  # bisect is a third faster on a list
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum: float = 0
-        self.exemplars: dict[int, Exemplar] | None = None
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def show(self, value: float, trace_id: str, at: float) -> None:
-        """That value, which has been or will be observed, has a trace that people can look at."""
-        if self.exemplars is None:
-            self.exemplars = {}
-        self.exemplars[bisect_left(self.bounds, value)] = Exemplar(at, value, trace_id)
 
 
 class Series(msgspec.Struct, frozen=True, array_like=True):
@@ -231,14 +177,10 @@ def _merge_one(metric: Metric, same: list[Series]) -> Series:
     exemplars: dict[int, Exemplar] = {}
     for series in same:
         for place, exemplar in series.exemplars.items():
-            # the latest; of two at once, the same one whatever the order
-            if place not in exemplars or _age(exemplars[place]) < _age(exemplar):
+            # the latest, since their time comes first in them
+            if place not in exemplars or exemplars[place] < exemplar:
                 exemplars[place] = exemplar
     return Series(same[0].labels, _add(values), counts, exemplars)
-
-
-def _age(exemplar: Exemplar) -> tuple[float, str, float]:
-    return exemplar.at, exemplar.trace_id, exemplar.value
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:

@@ -40,13 +40,27 @@ def _field(tag: bytes, data: bytes) -> bytes:
     return tag + (_SMALL[n] if n < 128 else varint(n)) + data
 
 
+_EACH_ITS_OWN: Final = frozenset(
+    {
+        "request_id", "session", "user", "ttft", "time_to_first_chunk", "predicted_ttft", "matched_tokens", "cost",
+        "input_tokens", "output_tokens", "total_tokens", "uncached_tokens", "visible_tokens", "cache_read_tokens",
+        "cache_write_tokens", "reasoning_tokens", "input", "output", "prompt_hash", "output_hash", "context", "why",
+        "tags",
+    }
+)  # fmt: skip
+"""Attributes whose values hardly come twice. Those of the others are encoded once."""
+
+MOST_KNOWN: Final = 4_096
+
+
 class Encoder:
-    """Bodies for one exporter. The names of attributes, of which there are few, are encoded once."""
+    """Bodies for one exporter. Names of attributes, and values that are always the same few, are encoded once."""
 
     def __init__(self, convention: Convention, resource: Mapping[str, str], version: str = "") -> None:
         """`resource` describes who sends: "service.name" and the like."""
         self._convention = convention
         self._keys: dict[str, bytes] = {}
+        self._known: dict[tuple[str, Value], bytes] = {}  # whole attributes
         attributes = b"".join(_field(b"\x0a", self._pair(name, value)) for name, value in resource.items() if value)
         scope = _field(b"\x0a", SCOPE.encode()) + (_field(b"\x12", version.encode()) if version else b"")
         self._resource = _field(b"\x0a", attributes)
@@ -71,12 +85,26 @@ class Encoder:
             b"\x39" + _fixed(_nanos(span.started_at)),
             b"\x41" + _fixed(_nanos(span.ended_at)),
         ]
-        parts += [_field(b"\x4a", self._pair(name, value)) for name, value in self._convention.attributes(span)]
+        known = self._known
+        for ours, value in span.attributes.items():
+            if ours in _EACH_ITS_OWN:
+                parts.append(self._attribute(ours, value))
+                continue
+            attribute = known.get((ours, value))
+            if attribute is None:
+                if len(known) >= MOST_KNOWN:
+                    known.clear()
+                attribute = known[ours, value] = self._attribute(ours, value)
+            parts.append(attribute)
+        parts += [_field(b"\x4a", self._pair(name, value)) for name, value in self._convention.besides(span)]
         parts += [_field(b"\x5a", _event(event)) for event in span.events]
         if span.error:
             parts.append(_field(b"\x7a", _field(b"\x12", _utf8(span.error)) + _ERROR_STATUS))
         parts.append(_SPAN_FLAGS)
         return b"".join(parts)
+
+    def _attribute(self, ours: str, value: Value) -> bytes:
+        return b"".join([_field(b"\x4a", self._pair(name, one)) for name, one in self._convention.called(ours, value)])
 
     def _pair(self, name: str, value: Value) -> bytes:
         key = self._keys.get(name)

@@ -100,8 +100,8 @@ def _template(metric: Metric, values: Labels) -> str:
 def _with_exemplars(text: str, row: Series) -> str:
     """Each at the end of its bucket's line; the buckets' lines are the first ones."""
     lines = text.split("\n")
-    for place, exemplar in row.exemplars.items():
-        lines[place] += f' # {{trace_id="{exemplar.trace_id}"}} {exemplar.value!r} {exemplar.at:.3f}'
+    for place, (at, value, trace_id) in row.exemplars.items():
+        lines[place] += f' # {{trace_id="{trace_id}"}} {value!r} {at:.3f}'
     return "\n".join(lines)
 
 

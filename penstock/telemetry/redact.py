@@ -65,11 +65,23 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= MIN_SECRET_LENGTH:
             text = text.replace(secret, MASK)
-    lowered = text.lower()
+    folded = text.casefold()  # as IGNORECASE does, the long s is an s
     for needed, pattern, replacement in _PATTERNS:
         for one in needed:
-            if one in lowered:
+            if one in folded:
                 text = pattern.sub(replacement, text)
                 break
     return text
 
+
+# more than `redact` would mask, in one look
+_SUSPICIOUS: Final = re.compile(
+    r"[spr]k-|a[ks]ia|aiza|hf_|gh[oprsu]_|github|xox|gsk_|r8_|eyj|:/|api.?key|secret|passw|auth|access|bearer|basic|"
+    r"token|key=|sig=|private",
+    re.IGNORECASE,
+).search
+
+
+def suspicious(text: str) -> bool:
+    """Whether `redact` might find anything in it."""
+    return _SUSPICIOUS(text) is not None

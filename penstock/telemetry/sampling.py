@@ -5,6 +5,7 @@ Pure. The rest is drawn by trace id, so that several gateways, and engines behin
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from penstock.core.outcome import Outcome
@@ -23,20 +24,32 @@ CAPPED: Final = "capped"
 KEPT: Final = (ERROR, SLOW, FLAGGED, DEGRADED, CALLER, RATIO)
 
 ENOUGH: Final = 200  # requests of a model before one can be slow in comparison
+LOOK_EVERY: Final = 128  # requests between looks at what is usual
 MOST_MODELS: Final = 1_000
 QUANTILE: Final = 0.99
+
+
+class _Usual:
+    """How long answers of one model take."""
+
+    __slots__ = ("looked_after", "slow_beyond", "took")
+
+    def __init__(self) -> None:
+        self.took = Sketch(1e-4, 3_600.0)
+        self.slow_beyond = inf
+        self.looked_after = 0
 
 
 class TailSampler:
     """`decide` each outcome once, in order: what is slow is learned from those before it."""
 
-    __slots__ = ("_kept_in_second", "_options", "_second", "_took")
+    __slots__ = ("_kept_in_second", "_options", "_second", "_usual")
 
     def __init__(self, options: Sampling) -> None:
         self._options = options
-        self._took: dict[tuple[str, bool], Sketch] = {}
+        self._usual: dict[tuple[str, bool], _Usual] = {}
         self._second = -1
-        self._kept_in_second = 0.0
+        self._kept_in_second = 0
 
     def decide(self, outcome: Outcome, trace_id: str, flagged: bool = False) -> str:
         """One of `KEPT`, or `NO` or `CAPPED`. Changes what is known of the model's usual times."""
@@ -71,21 +84,26 @@ class TailSampler:
         if took <= 0.0 or not outcome.attempts:
             return False
         key = outcome.model, stream
-        sketch = self._took.get(key)
-        if sketch is None:
-            if len(self._took) >= MOST_MODELS:
+        usual = self._usual.get(key)
+        if usual is None:
+            if len(self._usual) >= MOST_MODELS:
                 return most is not None and took > most
-            sketch = self._took[key] = Sketch(1e-4, 3_600.0)
-        slow = (most is not None and took > most) or (sketch.n >= ENOUGH and took > sketch.quantile(QUANTILE))
-        sketch.add(took)
+            usual = self._usual[key] = _Usual()
+        slow = took > usual.slow_beyond or (most is not None and took > most)
+        usual.took.add(took)
+        usual.looked_after += 1
+        if usual.looked_after >= LOOK_EVERY:
+            usual.looked_after = 0
+            if usual.took.n >= ENOUGH:
+                usual.slow_beyond = usual.took.quantile(QUANTILE)
         return slow
 
     def _has_room(self, outcome: Outcome) -> bool:
         """In the second of Unix time in which it ended."""
         second = int(outcome.received_at + outcome.duration)
         if second != self._second:
-            self._second, self._kept_in_second = second, 0.0
+            self._second, self._kept_in_second = second, 0
         if self._kept_in_second >= self._options.most_per_second:
             return False
-        self._kept_in_second += 1.0
+        self._kept_in_second += 1
         return True

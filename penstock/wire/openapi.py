@@ -502,6 +502,29 @@ def _pages() -> Iterable[Operation]:
                 answers={JSON: answer},
                 query=_OF_INPUT_ITEMS if path.endswith("input_items") else {},
             )
+    yield Operation(
+        method="post",
+        path="/v1/route/explain",
+        summary="Where a request would go, and why not elsewhere; nothing is sent there",
+        tag="operations",
+        request=_ENDPOINTS[Endpoint.CHAT].request,
+        query={"endpoint": {"enum": [str(endpoint) for endpoint in Endpoint], "default": str(Endpoint.CHAT)}},
+        answers={
+            JSON: _object(
+                "decision candidates rules facts replicas queue",
+                decision=_object("deployments model why", deployments=_list(_TEXT), model=_TEXT, why=_list(_TEXT)),
+                candidates=_list(_object("deployment rank why", deployment=_TEXT, rank=_or_null("integer"), why=_TEXT)),
+                rules=_list(_object("rule when held", rule=_TEXT, when=_TEXT, held=_or_null("boolean"))),
+                facts=_ANYTHING,
+                replicas=_list(_object("replica chosen why", replica=_TEXT, chosen={"type": "boolean"}, why=_TEXT)),
+                saturation={"type": "number", "minimum": 0},
+                degraded=_list(_TEXT),
+                say=_or_null("string"),
+                max_tokens=_or_null("integer"),
+                queue=_list(_object("priority waiting drain", priority=_TEXT, waiting=_WHOLE)),
+            )
+        },
+    )
     ready = _ref("schemas", "Readiness")
     for path, summary, answers, also in (
         ("/healthz", "Whether the process is alive", {JSON: _object("status", status={"const": "alive"})}, {}),

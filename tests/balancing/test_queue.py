@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from penstock.balancing.queue import RELOOK, WINDOW
+from penstock.balancing.balancer import Balancer, Dispatch
+from penstock.balancing.choice import Choice
+from penstock.balancing.queue import RELOOK, WINDOW, Queue
 from penstock.balancing.queue_options import ClassOptions
 from penstock.balancing.queue_values import Reason
 from penstock.balancing.ticket import Ticket
@@ -56,6 +59,20 @@ def test_a_request_waits_for_the_replica_that_has_its_prefix_and_not_for_the_fir
     assert world.held["late"].replica.name == "r1"
 
 
+def test_what_other_tenants_have_waiting_for_the_same_replica_comes_before_it():
+    world = full(2)
+    for n in range(5):
+        world.chooser.cached[f"noisy{n}", "r1"] = 32_000
+        world.offer(f"noisy{n}", 40_000, tenant="noisy")  # a second each, at r1
+    for tenant in ("quiet", "noisy"):
+        world.chooser.cached[tenant, "r1"] = 31_900
+        world.offer(tenant, 32_000, tenant=tenant)
+    world.first_token("first0")
+    world.first_token("first2")
+    assert world.held["quiet"].replica.name == "r0", "four seconds there are less than two and others' five"
+    assert "noisy" in world.waiting()
+
+
 def test_providers_whose_capacity_nobody_knows_have_always_room():
     world = World(kv_tokens=0)
     for n in range(50):
@@ -73,7 +90,7 @@ def test_a_replica_that_becomes_ready_gets_what_waits():
     assert world.held["late"].replica is new
 
 
-def test_room_that_nobody_told_of_is_seen_within_a_second():
+def test_room_that_nobody_told_of_is_seen_soon():
     world = full()
     world.replicas.append(Replica("r1", "local", kv_tokens=1_000_000, ready=False))
     world.offer("late")
@@ -88,15 +105,16 @@ def test_room_that_nobody_told_of_is_seen_within_a_second():
 def test_answers_in_one_piece_make_room_when_their_prompt_is_supposed_to_be_computed():
     world = World()
     for name in ("a", "b"):
-        world.offer(name, stream=False)
+        world.offer(name, 8_100, stream=False)
     world.offer("late")
-    due = world.now + 8_000 / 8_000.0
-    world.replicas[0].first_token(8_000, world.now)  # the balancer does so at that time
-    world.held["a"].uncached = 0
-    world.pass_time(0.9)
+    world.pass_time(4 * RELOOK + 0.01)
     assert world.waiting() == ["late"]
-    world.pass_time(0.11)
-    assert "late" in world.held and world.now >= due
+    world.replicas[0].first_token(8_100, world.now)  # the balancer does so when they are computed, after 1.0125 s
+    world.held["a"].uncached = 0
+    world.pass_time(0.002)
+    assert world.waiting() == ["late"]
+    world.pass_time(0.001)
+    assert "late" in world.held
 
 
 # Order
@@ -377,3 +395,46 @@ def test_one_event_costs_few_choices_however_many_wait():
     before = world.chooser.calls
     world.first_token("first0")
     assert len(world.sent) == 2 * 64 + 1 and world.chooser.calls - before <= 6
+
+
+@pytest.mark.parametrize("order", ["hrrn", "fcfs"])
+def test_with_the_balancer_everybody_is_sent_once_and_nothing_is_left(order):
+    world = World(4, options(order=order))
+    balancer = Balancer()
+    queue = Queue(balancer, options(order=order))
+    held: dict[str, tuple[Ticket, Dispatch]] = {}
+    waited = 0
+
+    def send(ticket: Ticket, choice: Choice) -> None:
+        assert ticket.request.id not in held
+        replica = world.replicas[choice.place]
+        held[ticket.request.id] = ticket, balancer.dispatch(ticket.request, replica, choice, world.now)
+
+    def settle() -> None:
+        while (answer := queue.next(world.now, world.rng)) is not None:
+            assert isinstance(answer[1], Choice)
+            send(answer[0], answer[1])
+        queue.check()
+
+    for n in range(120):
+        world.now += 0.05
+        asked = msgspec.structs.replace(request(f"{n}", 4_000, tenant="abc"[n % 3]), prefix_hashes=(n % 7, n % 7 + 100))
+        choice = queue.offer(ticket := Ticket(asked, (world.replicas,), world.gates), world.now, world.rng)
+        if choice is None:
+            waited += 1
+        else:
+            assert isinstance(choice, Choice)
+            send(ticket, choice)
+        settle()
+    ended = 0
+    while held:
+        world.now += 0.1
+        ticket, dispatch = held.pop(next(iter(held)))
+        dispatch.first_token(world.now)
+        queue.first_token(ticket)
+        dispatch.ended(world.now, 50)
+        queue.finished(ticket, 4_000, 50)
+        ended += 1
+        settle()
+    assert (ended, queue.waiting) == (120, 0) and waited > 20
+    assert all(replica.inflight == replica.pending_tokens == 0 for replica in world.replicas)

@@ -40,8 +40,8 @@ def test_every_option_reaches_the_plane_in_the_gateways_own_units():
     assert (plan.max_attempts, plan.hedge_after) == (4, 1.5)
     local, openai, toy = spec.deployments
     assert local.replicas == (
-        ReplicaSpec("local/0", "http://a:1", "/v1", None),
-        ReplicaSpec("local/1", "http://b:2", "/v1", None),
+        ReplicaSpec("local/0", "http://a:1", "/v1", None, "/metrics"),
+        ReplicaSpec("local/1", "http://b:2", "/v1", None, "/metrics"),
     )
     assert (local.breaker_failures, local.breaker_open_for) == (2, 1.0)
     assert openai.replicas == (ReplicaSpec("openai/0", "https://api.openai.com", "/v1", None),)
@@ -141,3 +141,24 @@ def test_a_target_that_means_nothing_says_what_could_be_written(target: str, tol
         config_for([target])
     with pytest.raises(TargetError, match="nothing to serve"):
         config_for([])
+
+
+def test_a_policy_is_a_name_or_a_block_and_replicas_have_their_weights():
+    spec = plane(
+        """
+models: { chat: { deployments: [one, two, three] } }
+deployments:
+  one: { engine: [http://a:1, http://b:1], served: m }
+  two: { engine: [http://a:1], served: m, balancing: round_robin }
+  three:
+    engine: [http://a:1, http://b:1]
+    served: m
+    balancing: { policy: weighted, interference: 0.5, weights: [3, 1] }
+queue: { threshold: 4096 }
+"""
+    )
+    one, two, three = (deployment.balancing for deployment in spec.deployments)
+    assert (one.policy, two.policy, three.policy) == ("least_cost", "round_robin", "weighted")
+    assert three.interference == 0.5
+    assert {one.pending_tokens, two.pending_tokens, three.pending_tokens} == {4096}
+    assert [replica.weight for replica in spec.deployments[2].replicas] == [3.0, 1.0]

@@ -345,3 +345,10 @@ def test_the_json_schema_knows_every_option_and_its_pattern():
     assert deployment["additionalProperties"] is False
     assert "engine" in deployment["properties"]
     assert schema["$defs"]["Timeouts"]["properties"]["idle"]["pattern"].endswith("(ms|s|m|h|d)$")
+
+
+@pytest.mark.parametrize("written", ["-0.1", "1.1", "many", "'0.5'", "1e-1"])
+def test_a_number_out_of_its_bounds_is_told_with_them(written):
+    text = f"deployments: {{ a: {{ engine: http://a:1, balancing: {{ exploration: {written} }} }} }}"
+    with pytest.raises(ConfigError, match=r"exploration must be a number from 0 to 1, not"):
+        load(text, "f")

@@ -59,14 +59,13 @@ def test_a_hedge_is_after_a_time_or_after_what_was_predicted():
 
 LADDER = """degrade: [
   { when: 80%, max_tokens: 512 }, { when: 90%, until: 50%, hold: 30s, model: small },
-  { when: no_replica, cached: 1h }, { when: no_replica, answer: "Please try again." }]"""
+  { when: no_replica, answer: "Please try again." }]"""
 
 
 def test_a_ladder_is_what_was_written_and_ends_ten_points_lower():
-    first, second, third, last = plane(model=LADDER).models[0].degrade
+    first, second, last = plane(model=LADDER).models[0].degrade
     assert first == Step(0.8, pytest.approx(0.7), 10.0, max_tokens=512)
     assert second == Step(0.9, 0.5, 30.0, model="small")
-    assert third == Step(NO_REPLICA, NO_REPLICA, cached_for=3600.0)
     assert last == Step(NO_REPLICA, NO_REPLICA, answer="Please try again.")
 
 
@@ -85,13 +84,14 @@ def test_all_of_it_survives_being_sent_to_a_worker_and_being_stored():
         ({"model": "degrade: [{ when: 80%, cached: 1h, model: small }]"}, "degrade.0 needs exactly one of"),
         ({"model": "degrade: [{ when: 80%, model: chat }]"}, "degrade.0.model is this model itself"),
         ({"model": "degrade: [{ when: 80%, model: smal }]"}, "which is not a model. Did you mean `small`?"),
-        ({"model": "degrade: [{ when: 80%, until: 90%, cached: 1h }]"}, "degrade.0 must not end (below 0.9)"),
-        ({"model": "degrade: [{ when: no_replica, until: 9%, cached: 1h }]"}, "degrade.0.until has no meaning"),
+        ({"model": "degrade: [{ when: 80%, until: 90%, answer: No. }]"}, "degrade.0 must not end (below 0.9)"),
+        ({"model": "degrade: [{ when: no_replica, until: 9%, answer: No. }]"}, "degrade.0.until has no meaning"),
+        ({"model": "degrade: [{ when: 80%, cached: 1h }]"}, "there is no response cache yet: leave this step out"),
         (
-            {"model": "degrade: [{ when: 80%, max_tokens: 9 }, { when: 70%, cached: 1h }]"},
+            {"model": "degrade: [{ when: 80%, max_tokens: 9 }, { when: 70%, answer: No. }]"},
             "degrade.1 must not begin before the step above it",
         ),
-        ({"model": "degrade: [{ when: often, cached: 1h }]"}, "must be a saturation such as 85%, or `no_replica`"),
+        ({"model": "degrade: [{ when: often, answer: No. }]"}, "must be a saturation such as 85%, or `no_replica`"),
         ({"deployment": "outliers: { eject_for: 0s }"}, "`outliers: off` leaves nobody out"),
         ({"deployment": "outliers: { eject_for: 10m }"}, "outliers.longest must not be shorter"),
         ({"deployment": "outliers: { failure_share: 0% }"}, "more than 0% and at most 100%"),

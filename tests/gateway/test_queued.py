@@ -257,3 +257,34 @@ def test_a_reload_loses_nobody_who_waits(order):
         world.check_nothing_is_held()
 
     play(story)
+
+
+def test_a_session_goes_where_its_last_turn_was_computed_and_is_its_own_organisations():
+    long = b'{"model":"chat","messages":[{"role":"user","content":"%s"}],"stream":true,"max_tokens":64}'
+
+    async def story(loop):
+        world = Engines(loop, {name: Script(tokens=3) for name in "abcd"}, max_running=100)
+        said = ((b"x-penstock-session", b"s-1"),)
+        opened = []
+        for n in range(8):  # the beginnings differ: no cache would tell
+            await world.ask(long % (b"%d " % n * 800), headers=said)
+            opened.append(world.opened[-1])
+        assert len(set(opened)) == 1
+        assert world.outcomes[-1].matched_tokens > 0
+        world.check_nothing_is_held()
+
+    play(story)
+
+
+def test_a_request_may_say_that_it_is_less_important_and_not_more():
+    async def story(loop):
+        world = World(loop, {"a": Script()})
+        assert (await world.ask(headers=((b"x-penstock-priority", b"low"),))).status == 200
+        assert world.outcomes[-1].priority is Priority.LOW
+        for said in (b"high", b"urgent", b""):
+            refused = await world.ask(headers=((b"x-penstock-priority", said),))
+            assert refused.status == 400
+            assert b"must be normal or low" in refused.text
+        world.check_nothing_is_held()
+
+    play(story)

@@ -149,3 +149,17 @@ def test_what_changed_about_routing_is_told_by_its_part():
     assert diff(before, before) == []
     (line,) = diff(before, after)
     assert line.startswith("~ model chat: routing.places: ") and '["eu"]' in line and '["us"]' in line
+
+
+@pytest.mark.parametrize("judge", ["small", "outside"])
+def test_a_judge_outside_may_not_see_what_must_stay_inside(judge):
+    section = "{ sensitive: { pii: all }, cascade: { steps: [cheap, strong], escalate: { judge: %s } } }" % judge
+    text = FILE.format(routing=section).replace(
+        "deployments:\n", "  outside: { deployments: [local, cheap] }\ndeployments:\n"
+    )
+    if judge == "small":
+        assert load(text, "p.yaml")
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(text, "p.yaml")
+    assert "escalate.judge would see what must stay inside: its deployment `cheap`" in str(caught.value)

@@ -45,6 +45,8 @@ def test_a_line_says_who_asked_for_what_where_it_was_tried_and_what_it_took() ->
     (line,) = logged(RETRIED)
     assert datetime.fromisoformat(line.pop("time")).timestamp() == RETRIED.received_at
     assert line == {
+        "level": "info",
+        "trace_id": "1bd8cb67e8e3289eb580d35c38ad4d09",
         "received_at": 1_800_000_000.25,
         "request_id": "req_0199aa",
         "tenant": "acme",

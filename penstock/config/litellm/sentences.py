@@ -180,7 +180,7 @@ ROUTER_SETTINGS: Final = _SAME_IN_BOTH | _table(
     ),
     _unsupported(
         "routing_strategy_args",
-        "balancing has no settings: replicas are chosen by the tokens in flight and the prompts they have cached",
+        "`deployments.*.balancing` has a policy and its options, which are not these",
     ),
     _approximated(
         "optional_pre_call_checks", "replicas that have a prompt's beginning in their cache are preferred, always"

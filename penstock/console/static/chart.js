@@ -1,6 +1,6 @@
 // Lines and bars over time, drawn by uPlot. Their cursors move together, and the legend tells the values under it.
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact-htm.js";
-import { count, moment } from "./format.js";
+import { count, dayOf, mark, moment } from "./format.js";
 
 /** What a token such as `--c1` is now: a canvas cannot read CSS, and `light-dark()` is resolved only in a property. */
 export function colour(token, alpha = 1) {
@@ -29,8 +29,8 @@ export function useTheme() {
 }
 
 /** `series`: `{name, values, token, bars?, fill?}`; `stacked` draws each on top of those before it. `show` formats a
- *  value, `pick(since, until)` is told of a range that was drawn with the mouse. */
-export function Chart({ label, at, series, show = count, stacked = false, pick, least = 0, class: extra = "" }) {
+ *  value, `days`: moments are days of UTC. `pick(since, until)` is told of a range that was drawn with the mouse. */
+export function Chart({ label, at, series, show = count, stacked = false, days = false, pick }) {
   const place = useRef();
   const theme = useTheme();
   const [under, hover] = useState(null);
@@ -41,7 +41,7 @@ export function Chart({ label, at, series, show = count, stacked = false, pick, 
   picked.current = pick;
 
   useEffect(() => {
-    const drawn = new uPlot(options(place.current, series, { show, stacked, least, hover, picked }), data, place.current);
+    const drawn = new uPlot(options(place.current, series, { show, stacked, days, hover, picked }), data, place.current);
     plot.current = drawn;
     const fit = () => drawn.setSize({ width: place.current.clientWidth, height: place.current.clientHeight });
     const watch = new ResizeObserver(fit);
@@ -51,14 +51,14 @@ export function Chart({ label, at, series, show = count, stacked = false, pick, 
       drawn.destroy();
       plot.current = null;
     };
-  }, [names, theme, stacked, least]);
+  }, [names, theme, stacked, days]);
   useEffect(() => plot.current?.setData(data), [data]);
 
   const n = under ?? at.length - 1;
-  return html`<figure class="chart ${extra}" role="group" aria-label=${label}>
+  return html`<figure class="chart" role="group" aria-label=${label}>
     <ul class="legend">
       ${series.map((one) => html`<li><span class="swatch" style=${{ "--colour": `var(${one.token})` }} />${one.name} <b>${show(one.values[n])}</b></li>`)}
-      <li>${at.length ? moment(at[n]) : ""}</li>
+      <li>${at.length ? (days ? dayOf : moment)(at[n]) : ""}</li>
     </ul>
     <div class="plot" ref=${place} />
   </figure>`;
@@ -69,14 +69,14 @@ function piled(series) {
   return series.map((one) => one.values.map((value, n) => (below[n] += value ?? 0))).reverse();
 }
 
-function options(place, series, { show, stacked, least, hover, picked }) {
+function options(place, series, { show, stacked, days, hover, picked }) {
   const ink = colour("--muted");
   const grid = { stroke: colour("--line", 0.6), width: 1 };
   const drawn = stacked ? [...series].reverse() : series; // the tallest pile is drawn first, the others over it
   return {
     width: place.clientWidth || 300,
     height: place.clientHeight || 168,
-    padding: [8, 4, 0, 0],
+    padding: [8, 16, 0, 0],
     legend: { show: false },
     cursor: {
       sync: { key: "penstock" },
@@ -92,21 +92,31 @@ function options(place, series, { show, stacked, least, hover, picked }) {
         u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
       }],
     },
-    scales: { y: { range: (u, low, high) => [0, Math.max(high ?? 0, least) * 1.08 || 1] } },
+    tzDate: days ? (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC") : (at) => new Date(at * 1000),
+    scales: {
+      x: { range: (u, low, high) => around(u.data[0], low, high, drawn[0]?.bars) },
+      y: { range: (u, low, high) => [0, high * 1.08 || 1] },
+    },
     axes: [
-      { stroke: ink, grid: { show: false }, ticks: { show: false }, font: font(), size: 28 },
+      { stroke: ink, grid: { show: false }, ticks: { show: false }, font: font(), size: 26, space: 64, values: (u, marks, axis, space, apart) => marks.map((at) => (days ? dayOf(at) : mark(at, apart))) },
       { stroke: ink, grid, ticks: { show: false }, font: font(), size: 58, values: (u, marks) => marks.map((mark) => show(mark)), space: 36 },
     ],
     series: [{}, ...drawn.map((one) => ({
       label: one.name,
       stroke: one.bars ? colour(one.token, 0) : colour(one.token),
       width: 1.6,
-      fill: one.bars ? colour(one.token, 0.85) : one.fill ? colour(one.token, 0.14) : undefined,
+      fill: one.bars ? colour(one.token) : one.fill ? colour(one.token, 0.14) : undefined,
       paths: one.bars ? uPlot.paths.bars({ size: [0.78, 40], radius: 0.12 }) : uPlot.paths.spline?.(),
       points: { show: false },
       spanGaps: true,
     }))],
   };
+}
+
+/** Bars stand around their moment: half a step more on both sides. */
+function around(at, low, high, bars) {
+  const half = bars && at.length > 1 ? (at[1] - at[0]) / 2 : 0;
+  return [low - half, high + half];
 }
 
 const font = () => `11.5px ${getComputedStyle(document.documentElement).fontFamily}`;

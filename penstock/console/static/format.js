@@ -50,7 +50,7 @@ export function money(nanos) {
   const sign = dollars < 0 ? "−" : "";
   if (size === 0) return "$0";
   if (size >= 1) return `${sign}$${new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(size)}`;
-  const places = Math.min(9, Math.max(2, 2 - Math.floor(Math.log10(size)) - 1 + 1));
+  const places = Math.min(9, Math.max(2, 1 - Math.floor(Math.log10(size))));
   return `${sign}$${size.toFixed(places)}`;
 }
 
@@ -70,6 +70,9 @@ export function share(fraction) {
   return `${digits(percent)} %`;
 }
 
+const hour = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const short = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const utcDay = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 
@@ -86,6 +89,15 @@ export const ago = (at, now = Date.now() / 1000) => {
   const seconds = now - at;
   return seconds < 1.5 ? "now" : `${seconds < 60 ? `${Math.round(seconds)} s` : span(seconds).split(" ").slice(0, 2).join(" ")} ago`;
 };
+
+/** For an axis whose marks are `apart` seconds from each other: 14:30, and 15 Jan where a day begins. */
+export function mark(at, apart) {
+  const then = new Date(at * 1000);
+  return apart >= 86_400 || (then.getHours() === 0 && then.getMinutes() === 0) ? short.format(then) : hour.format(then);
+}
+
+/** The day of UTC that begins then: 15 Jan. */
+export const dayOf = (at) => utcDay.format(new Date(at * 1000));
 
 /** `day` as the ledger wants it: 2027-01-31, of UTC. */
 export const date = (at) => new Date(at * 1000).toISOString().slice(0, 10);

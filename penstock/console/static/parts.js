@@ -49,6 +49,11 @@ export function Panel({ title, note, tools, flush, class: extra = "", children }
   </section>`;
 }
 
+/** Text in which `names` stand between backticks. */
+export function Words({ text }) {
+  return text.split("`").map((part, n) => (n % 2 ? html`<code>${part}</code>` : part));
+}
+
 export function Badge({ kind = "", children }) {
   return html`<span class="badge ${kind}">${children}</span>`;
 }
@@ -86,7 +91,7 @@ export function Stat({ name, value, unit, note, series, bad, href }) {
   return html`<div class="stat">
     <dt>${href ? html`<a href=${href}>${name}</a>` : name}</dt>
     <dd>${value}${unit && html`<small>${unit}</small>`}${note && html`<div class="note">${note}</div>`}</dd>
-    ${series && html`<${Spark} values=${series} bad=${bad} />`}
+    ${series?.length > 1 && html`<${Spark} values=${series} bad=${bad} />`}
   </div>`;
 }
 

@@ -12,7 +12,6 @@ from penstock.core.plan import OK
 from penstock.resilience.options import Ejection
 from penstock.resilience.outliers import Outliers
 from penstock.resilience.stalls import Stalls
-from penstock.upstreams.base import Stream
 
 
 class Watched(Protocol):
@@ -24,7 +23,9 @@ class Watched(Protocol):
     @property
     def replica(self) -> Replica: ...
     @property
-    def stream(self) -> Stream: ...
+    def progressed_at(self) -> float:
+        """When the last of its tokens came. Asked only after the first one."""
+        ...
 
     def suspected(self) -> None:
         """Its replica was left out: it does well to try elsewhere beside it."""
@@ -71,7 +72,7 @@ class Watch:
         silence = self.stalls.after()
         if silence < inf:
             for ticket, this in list(self._streams.items()):
-                if now - this.stream.progressed_at > silence:
+                if now - this.progressed_at > silence:
                     del self._streams[ticket]  # once is enough
                     self._tell(self.outliers.stalled(this.replica.name, ticket, now))
         for ejection in self.outliers.sweep(now):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from penstock.balancing.balancer import Balancer
 from penstock.balancing.line import Line
-from penstock.balancing.queue import Queue
+from penstock.balancing.queue import Chooser, Queue
 from penstock.balancing.queue_options import QueueOptions
 from penstock.balancing.queue_values import QueueView
-from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
 from penstock.core.request import Priority
 
@@ -26,14 +23,22 @@ class Queued:
     __slots__ = ("_slots", "drains", "engaged", "key", "line", "options", "pools")
 
     def __init__(
-        self, key: tuple[str, ...], options: QueueOptions, balancer: Balancer, rng: Random, clock: Clock
+        self,
+        key: tuple[str, ...],
+        options: QueueOptions,
+        balancer: Chooser,
+        rng: Random,
+        now: Callable[[], float],
+        wake: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        def wake(at: float) -> None:
-            asyncio.get_running_loop().call_later(max(0.0, at - clock.now()), line.woke)
+        """`wake` is asked to call a function at a time (Clock.now() seconds)."""
+
+        def ring(at: float) -> None:
+            wake(at, line.woke)
 
         self.key = key  # its deployments
         self.options = options
-        self.line = line = Line(Queue(balancer, options), rng, clock.now, wake)
+        self.line = line = Line(Queue(balancer, options), rng, now, ring)
         self.pools: Sequence[Sequence[Replica]] = ()
         self.engaged = False
         self.drains: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
@@ -47,9 +52,15 @@ class Queued:
 
     def tend(self, now: float) -> QueueView | None:
         """Now and then: what has changed by itself. How full it is, where anybody waits."""
-        replicas = [replica for pool in self.pools for replica in pool]
-        self.engaged = any(replica.kv_tokens or replica.max_running for replica in replicas)
-        slots = sum(replica.max_running for replica in replicas if replica.ready)
+        slots = 0
+        engaged = False
+        for pool in self.pools:
+            for replica in pool:
+                if replica.ready:
+                    slots += replica.max_running
+                if replica.kv_tokens or replica.max_running:
+                    engaged = True
+        self.engaged = engaged
         if slots != self._slots:
             self._slots = slots
             self.line.queue.resize(slots)
@@ -57,8 +68,23 @@ class Queued:
         if not self.line.queue.waiting:
             self.drains = dict.fromkeys(Priority, 0.0)
             return None
-        view = self.line.queue.view(now)
+        view: QueueView = self.line.queue.view(now)
         before = 0.0
         for one in view.classes:
             before = self.drains[one.priority] = max(before, one.drain)
         return view
+
+
+def overlapping(plans: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The deployments of these plans in groups, each for one queue: two that one plan names are in the same."""
+    groups: list[dict[str, None]] = []  # as sets that keep their order
+    for names in plans:
+        joined = dict.fromkeys(names)
+        apart: list[dict[str, None]] = []
+        for group in groups:
+            if joined.keys().isdisjoint(group):
+                apart.append(group)
+            else:
+                joined = group | joined
+        groups = [*apart, joined]
+    return [tuple(group) for group in groups]

@@ -1,0 +1,83 @@
+"""Where a receipt goes when its request is over: into the metrics, onto the log, and perhaps into a trace.
+
+Every request passes `on_outcome`, so it only puts the receipt down. What follows is done for many at once; a trace is
+decided about then, and made later still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from penstock.core.outcome import Outcome
+from penstock.telemetry.access_log import AccessLog
+from penstock.telemetry.content import Content, Reader
+from penstock.telemetry.export import Kept, SpanExporter
+from penstock.telemetry.fold import RequestMetrics
+from penstock.telemetry.metrics import Registry
+from penstock.telemetry.options import DEFAULT, TelemetryOptions
+from penstock.telemetry.sampling import KEPT, TailSampler
+from penstock.telemetry.spans import Value
+from penstock.telemetry.taxonomy import refusal_signal
+from penstock.telemetry.unvouched import fit_to_keep
+from penstock.wire.trace_context import trace_id_of
+
+BATCH: Final = 64
+
+_HASHES: Final = ("prompt_hash", "output_hash")
+
+
+class Observer:
+    """`metrics` and `log` hear of every outcome; `exporters` get the traces that are kept. Without exporters nothing is
+    decided about traces.
+    """
+
+    def __init__(self, registry: Registry, metrics: RequestMetrics, log: AccessLog | None) -> None:
+        self.metrics, self.log = metrics, log
+        self._traces = registry.counter("penstock_traces_total")
+        self._waiting: list[tuple[Outcome, Content | None, tuple[str, str] | None]] = []
+        self._exporters: Sequence[SpanExporter] = ()
+        self._sampler = TailSampler(DEFAULT.sampling)
+        self._reader = Reader(DEFAULT.capture)
+        self._hashes = False
+        registry.before_snapshot(self.look)
+
+    def use(self, options: TelemetryOptions, exporters: Sequence[SpanExporter], hash_key: bytes = b"") -> None:
+        """From now on."""
+        self.look()
+        self._exporters = exporters
+        self._sampler = TailSampler(options.sampling)
+        self._reader = Reader(options.capture, hash_key)
+        self._hashes = options.capture.hashes
+        if self.log is not None:
+            self.log.keys, self.log.service = options.log_keys, options.service
+
+    def on_outcome(self, outcome: Outcome, content: Content | None = None) -> None:
+        """Once for each request."""
+        hashes = self._reader.hashes(content) if content is not None and self._hashes else None
+        self.metrics.on_outcome(outcome)
+        if self.log is not None:
+            self.log.on_outcome(outcome, hashes)
+        if self._exporters:
+            self._waiting.append((outcome, content, hashes))
+            if len(self._waiting) >= BATCH:
+                self.look()
+
+    def look(self) -> None:
+        """Decide about the traces of those that wait."""
+        waiting, self._waiting = self._waiting, []
+        decide, verdicts = self._sampler.decide, dict[str, int]()
+        for outcome, content, hashes in waiting:
+            trace_id = outcome.trace_id or trace_id_of(outcome.request_id)
+            why = decide(outcome, trace_id, bool(refusal_signal(outcome.finish_reason, outcome.error)))
+            verdicts[why] = verdicts.get(why, 0) + 1
+            if why in KEPT:
+                self.metrics.show(outcome, trace_id)
+                more: dict[str, Value] = {}
+                if hashes is not None:
+                    more = {name: text for name, text in zip(_HASHES, hashes, strict=True) if text}
+                kept = Kept(fit_to_keep(outcome), why, more, content, self._reader)
+                for exporter in self._exporters:
+                    exporter.offer(kept)
+        for why, n in verdicts.items():
+            self._traces.labels(why).inc(n)
