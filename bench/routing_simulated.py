@@ -16,6 +16,7 @@ from random import Random
 from statistics import fmean
 from typing import TypeVar
 
+import msgspec
 import rivals
 from gateway import ROOT, Verdict
 
@@ -71,13 +72,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Replay:
-    """The Mooncake trace, so many times as fast, against so many workers of cost model A, under one system."""
+    """The Mooncake trace against so many workers of cost model A, under one system."""
 
     system: str
     workers: int
-    speed: float
+    speed: float  # times as fast as it was recorded
     seed: int
     requests: int | None = None
+    evenly: bool = False  # the same requests in the same order, with the same time between any two
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,22 @@ class Replayed:
     queued: float  # share of requests that had to wait for others' prompts, or for room; 0..1
 
 
-def arrivals(speed: float, requests: int | None) -> Iterable[Arrival]:
+def arrivals(speed: float, requests: int | None, evenly: bool = False) -> Iterable[Arrival]:
     """Of the Mooncake trace, whose order no seed changes."""
     options = {"arrivals": {"kind": "trace", "file": str(MOONCAKE), "format": "mooncake"}, "speed": speed}
     source = Source(read(options), TRACES, Random(0))
-    return islice(iter(source.next, None), requests)
+    found = list(islice(iter(source.next, None), requests))
+    if evenly:
+        gap = found[-1].at / len(found)
+        found = [msgspec.structs.replace(one, at=place * gap) for place, one in enumerate(found)]
+    return found
 
 
 def replay(job: Replay) -> Replayed:
     known: dict[str, Simulation] = {}
     simulation = known["it"] = Simulation(
         {POOL: Deployment(replicas=job.workers, engine=MODEL_A)},
-        Listed(arrivals(job.speed, job.requests)),
+        Listed(arrivals(job.speed, job.requests, job.evenly)),
         balancer=balancer_of(job.system, lambda name: known["it"].engines.by_name[name].model),
         queue=QUEUES.get(job.system),
         seed=job.seed,

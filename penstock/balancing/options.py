@@ -21,7 +21,7 @@ class Balancing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     batch: NotNegative = 0.5  # how much it counts that they make each of our own steps longer
     memory: NotNegative = 0.05  # seconds that a half full KV cache counts for; nine times as much when 90 % full
     exploration: Fraction = 0.01  # of the requests with short prompts go anywhere, so that rates become known
-    pending_tokens: Annotated[int, msgspec.Meta(ge=1)] = 8_192  # uncached, with which a replica is not free for more
+    pending_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4_096  # uncached, with which a replica is not free for more
     hash_load: Annotated[float, msgspec.Meta(ge=1)] = 1.25  # consistent_hash: no replica has more times the mean
 
 

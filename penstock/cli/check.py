@@ -308,6 +308,10 @@ def _switches(config: Config) -> tuple[list[tuple[str, str]], list[tuple[str, st
     decide("hedging", bool(hedging), f"for {', '.join(hedging)}", "models.*.hedge_after")
     going_on = [f"{name} ({model.on_cut})" for name, model in config.models.items() if model.on_cut != "error"]
     decide("going on", bool(going_on), f"after a broken stream, for {', '.join(going_on)}", "models.*.on_cut")
+    routed = [name for name, model in config.models.items() if model.routing is not None]
+    decide("routing", bool(routed), f"for {', '.join(routed)}", "models.*.routing")
+    ladders = [name for name, model in config.models.items() if model.degrade]
+    decide("degrading", bool(ladders), f"under pressure, for {', '.join(ladders)}", "models.*.degrade")
     on.append(("breakers", "; ".join(sorted({_breaker(one) for one in config.deployments.values()}))))
     probed = [name for name, one in config.deployments.items() if one.provider is None and one.health != "off"]
     decide("health checks", bool(probed), f"of {', '.join(probed)}", "only engines are probed")

@@ -11,7 +11,7 @@ import click
 from penstock.cli.mistake import Failure, Mistake
 
 if TYPE_CHECKING:
-    from penstock.routing.decision import Explanation
+    from penstock.routing.decision import Explained
 
 
 @click.command()
@@ -64,7 +64,7 @@ def explain(
 
     from penstock.cli.conversation import Caller, CallFailed
     from penstock.core.clock import SystemClock
-    from penstock.routing.decision import Explanation
+    from penstock.routing.decision import Explained
 
     body = _body(words, request)
     try:
@@ -85,7 +85,7 @@ def explain(
     except CallFailed as error:
         raise Failure(str(error)) from None
     try:
-        explanation = msgspec.json.decode(answer, type=Explanation)
+        explanation = msgspec.json.decode(answer, type=Explained)
     except msgspec.MsgspecError:
         raise Failure(f"{caller.address} does not explain its routes: is it an older Penstock?") from None
     if as_json:
@@ -96,18 +96,22 @@ def explain(
     return 0 if explanation.decision.refusal is None else 1
 
 
-def table(explanation: Explanation) -> list[str]:
+def table(explanation: Explained) -> list[str]:
     """For people: the decision in a sentence, how it came about, and one line for each that won or lost."""
     from penstock.cli.chat import printable
 
     decision = explanation.decision
     if decision.refusal is not None:
         lines = [f"Refused with {decision.refusal.status} {decision.refusal.code}: {decision.refusal.message}"]
+    elif explanation.say is not None:
+        lines = [f"Answered with this text: {explanation.say}"]
     else:
         lines = [f"{decision.model}: {', then '.join(decision.deployments)}"]
     if decision.cascade is not None:
         lines.append(f"  cascade: {' -> '.join(' or '.join(step) for step in decision.cascade.steps)}")
     lines += [f"  {why}" for why in decision.why]
+    if explanation.degraded:
+        lines.append(f"  given up: {', '.join(explanation.degraded)}")
     lines += [
         "",
         *_aligned(
@@ -144,6 +148,10 @@ def table(explanation: Explanation) -> list[str]:
                 ),
             ),
         ]
+    waiting = [one for one in explanation.queue if one.waiting]
+    if waiting:
+        rows = [(str(one.priority), f"{one.waiting:,} waiting", f"sent in {one.drain:.1f} s") for one in waiting]
+        lines += ["", *_aligned(*rows)]
     if explanation.rules:
         held = {True: "holds", False: "does not", None: "not asked"}
         lines += ["", *_aligned(*((held[rule.held], rule.rule, rule.when) for rule in explanation.rules))]

@@ -14,6 +14,7 @@ from penstock.config import (
     queue,
     resilience,
     routing,
+    slos,
     stores,
     telemetry,
     tenancy,
@@ -58,6 +59,7 @@ def check(config: Config, named: Named) -> Iterator[Found]:
             yield ("server", "trusted_proxies", str(i)), wrong
     yield from stores.check(config.store)
     yield from admin.check(config, named)
+    yield from slos.check(config, named)
     yield from telemetry.check(config.telemetry)
     if (wrong := wrong_zone(config.timezone)) is not None:
         yield ("timezone",), wrong

@@ -59,7 +59,7 @@ class QueueOptions(Options, frozen=True):
     ] = "hrrn"
     threshold: Annotated[
         Count, says("With so many uncached prompt tokens to compute, a replica gets no more: they wait in the queue.")
-    ] = 8_192
+    ] = 4_096
     quantum: Annotated[
         Duration, says("Engine time by which two tenants' service may differ, so that cached prompts can be used.")
     ] = "1s"

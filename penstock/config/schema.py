@@ -26,6 +26,7 @@ from penstock.config.resilience_options import (
 )
 from penstock.config.routing_options import PlaceName, RoutingOptions
 from penstock.config.secrets import SecretReference
+from penstock.config.slo_options import AlertsOptions, SloName, SloOptions
 from penstock.config.spec import OnCut, OnDisconnect
 from penstock.config.telemetry_options import Telemetry
 from penstock.config.units import Duration, Instant, Size
@@ -610,6 +611,12 @@ class Config(Options, frozen=True):
     admin: Annotated[Admin | None, says("Where keys, teams and costs are looked after over HTTP.")] = None
     responses: Responses = msgspec.field(default_factory=Responses)
     images: Images = msgspec.field(default_factory=Images)
+    slos: Annotated[
+        dict[str, SloOptions],
+        Meta(extra={"names": SloName}),
+        says("What is promised; how fast its error budget burns is watched, and said in alerts."),
+    ] = msgspec.field(default_factory=dict)
+    alerts: AlertsOptions = msgspec.field(default_factory=AlertsOptions)
 
 
 def json_schema() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from penstock.control.tenancy import MOST, USUAL, Tenancy
 from penstock.control.tenants import Fault, Invalid, Page
 from penstock.control.users import Users
 from penstock.core.clock import Clock
+from penstock.http.server import Exchange
 from penstock.stores.audit import Broken, SqlAuditLog, Verified
 from penstock.stores.costs import Costs, Question
 from penstock.stores.ledger import Attribute, Total
@@ -64,6 +65,8 @@ class Asked(msgspec.Struct, frozen=True):
     query: Mapping[str, str]
     body: Mapping[str, Any]
     version: int | None = None
+    gateway_key: bytes = b""  # of `x-penstock-key`: what the gateway is shown in their name
+    still: Callable[[], bool] = lambda: True  # whether they may still look; for answers that go on
 
     def into(self, type: type[T]) -> T:
         """The body. Raises `Invalid`."""
@@ -76,6 +79,20 @@ class Asked(msgspec.Struct, frozen=True):
     @property
     def by(self) -> str:
         return self.principal.name
+
+
+class Body(msgspec.Struct, frozen=True):
+    """The value of an answer that is not JSON. `headers` are whole lines, trusted."""
+
+    data: bytes
+    content_type: bytes
+    headers: bytes = b""
+
+
+class Flowing(msgspec.Struct, frozen=True):
+    """The value of an answer that goes on: `run` answers the exchange by itself."""
+
+    run: Callable[[Exchange], Awaitable[None]]
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -1,4 +1,5 @@
-"""The admin API as a handler of HTTP exchanges: find the route, find out who asks, see whether they may, do it.
+"""The APIs of this listener as handlers of HTTP exchanges: find the route, find out who asks, see whether they may, do
+it. A table of routes makes an API: the admin's own, and the console's.
 
 Who may is decided on the row of the table that will run, never on the text of the path, and before a body is read.
 """
@@ -8,84 +9,91 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
-from penstock.config.schema import Admin, Config
-from penstock.console.acts import Answer, Asked, House
-from penstock.console.identify import Doorkeeper
+from penstock.console.acts import Answer, Asked, Body, Flowing, House
 from penstock.console.openapi import document
 from penstock.console.refusals import Denied, denied
 from penstock.console.repeats import Repeats
 from penstock.console.roles import BUDGET_OPTIONS, Act
 from penstock.console.routes import PREFIX, ROUTES, Of, Route
+from penstock.console.sessions import Gate
 from penstock.control.tenants import NotThere, Refused
 from penstock.core.clock import Clock
 from penstock.http.server import Exchange
 from penstock.stores.base import StoreFailed
 
 MAX_BODY: Final = 1 << 20
-_HEADERS: Final = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+HEADERS: Final = (
+    b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: same-origin\r\n"
+    b"content-security-policy: default-src 'none'; frame-ancestors 'none'\r\n"
+)
 _VERSION: Final = re.compile(rb'"([0-9]{1,18})"')
 _MOST_PARAMETERS: Final = 16
-_ROOT: Final = f"{PREFIX}/".encode()
+_ANY: Final = ":*"  # ends the name of a parameter of which there may be many: tag:team, tag:job
+Told: TypeAlias = tuple[int, bytes, bytes]  # status, body and lines of headers
 
 
 class Api:
-    """`door` makes the doorkeeper of a configuration's `admin`, anew when that is another one."""
+    """The routes of a table, under `prefix`."""
 
     def __init__(
-        self,
-        house: House,
-        *,
-        config: Callable[[], Config],
-        door: Callable[[Admin], Doorkeeper],
-        clock: Clock,
-        routes: tuple[Route, ...] = ROUTES,
+        self, house: House, gate: Gate, *, clock: Clock, routes: tuple[Route, ...] = ROUTES, prefix: str = PREFIX
     ) -> None:
-        self._house, self._config, self._make_door, self._routes = house, config, door, routes
-        self._door: tuple[Admin, Doorkeeper] | None = None
+        self._house, self._gate, self._routes = house, gate, routes
+        self._root = f"{prefix}/".encode()
         self._repeats = Repeats(clock)
 
     async def handle(self, exchange: Exchange) -> None:
         try:
-            status, body, lines = await self._answer(exchange)
+            answer = await self._answer(exchange)
         except (Refused, StoreFailed) as error:
-            status, body, lines = _told(denied(error))
+            answer = told(denied(error))
         except Denied as error:
-            status, body, lines = _told(error)
-        exchange.respond(status, body, _HEADERS + lines)
+            answer = told(error)
+        match answer:
+            case Flowing(run):
+                await run(exchange)
+            case Body(data, content_type, lines):
+                exchange.respond(200, data, HEADERS + lines, content_type)
+            case status, body, lines:
+                exchange.respond(status, body, HEADERS + lines)
 
-    async def _answer(self, exchange: Exchange) -> tuple[int, bytes, bytes]:
-        principal = await self._doorkeeper().principal(exchange.header(b"authorization"), exchange.peer)
+    async def _answer(self, exchange: Exchange) -> Told | Body | Flowing:
+        principal = await self._gate.principal(exchange)
         route, path = self._route(exchange)
         body = _body(exchange, route)
         if not principal.may(route.act) and not (
             route.with_budgets and principal.may(Act.SET_BUDGETS) and body and BUDGET_OPTIONS.issuperset(body)
         ):
             raise Denied(403, "forbidden", f"your role, {principal.role}, may not {route.act}")
-        asked = Asked(principal, path, _query(exchange, route), body, _if_match(exchange))
+        asked = Asked(
+            principal,
+            path,
+            _query(exchange, route),
+            body,
+            _if_match(exchange),
+            exchange.header(b"x-penstock-key") or b"",
+            self._gate.still(exchange),
+        )
         if principal.org:
             asked = await self._within(principal.org, route, asked)
         key = exchange.header(b"idempotency-key") if route.method == "POST" else None
+        if route.flows:
+            value = (await route.run(self._house, asked)).value
+            assert isinstance(value, Body | Flowing), route.path
+            return value
         if key is None:
             return await self._run(route, asked)
         return await self._once(key.decode("latin-1"), route, asked, exchange)
 
-    def _doorkeeper(self) -> Doorkeeper:
-        admin = self._config().admin
-        if admin is None:
-            raise Denied(401, "unauthorized", "`admin` was taken out of the configuration: nobody is let in")
-        if self._door is None or self._door[0] != admin:
-            self._door = admin, self._make_door(admin)
-        return self._door[1]
-
     def _route(self, exchange: Exchange) -> tuple[Route, dict[str, str]]:
         """The row, and what the path has in the place of its parameters."""
         methods = []
-        raw = exchange.path.removeprefix(_ROOT)
+        raw = exchange.path.removeprefix(self._root)
         parts = raw.split(b"/") if raw != exchange.path else []
         for route in self._routes:
             path = _matched(route.parts, parts)
@@ -95,7 +103,7 @@ class Api:
                 methods.append(route.method)
         if methods:
             raise Denied(405, "method_not_allowed", f"this path takes {' and '.join(sorted(methods))}")
-        raise Denied(404, "not_found", f"there is no such path; {PREFIX}/openapi.json has all there are")
+        raise Denied(404, "not_found", f"there is no such path; {PREFIX}/openapi.json has those of the admin API")
 
     async def _within(self, org: str, route: Route, asked: Asked) -> Asked:
         """What somebody may ask who sees one organisation. What belongs to others is not there for them."""
@@ -113,23 +121,23 @@ class Api:
             raise Denied(403, "forbidden", f"you look after `{org}` alone, and this is about all organisations")
         raise NotThere("there is no such thing in the organisation that you look after")
 
-    async def _run(self, route: Route, asked: Asked) -> tuple[int, bytes, bytes]:
+    async def _run(self, route: Route, asked: Asked) -> Told:
         answer: Answer = await route.run(self._house, asked)
         lines = b"" if answer.version is None else b'etag: "%d"\r\n' % answer.version
         return route.status, msgspec.json.encode(answer.value), lines
 
-    async def _once(self, key: str, route: Route, asked: Asked, exchange: Exchange) -> tuple[int, bytes, bytes]:
+    async def _once(self, key: str, route: Route, asked: Asked, exchange: Exchange) -> Told:
         """What is refused is remembered too; what broke, or was given up by the caller, is not."""
         who = asked.principal.name
         parts = (exchange.path, exchange.query, exchange.header(b"if-match") or b"", exchange.body)
         before = self._repeats.begin(who, key, hashlib.sha256(b"\0".join(parts)).digest())
         if before is not None:
             return before
-        done: tuple[int, bytes, bytes] | None = None
+        done: Told | None = None
         try:
             done = await self._run(route, asked)
         except Refused as error:
-            done = _told(denied(error))
+            done = told(denied(error))
         finally:
             self._repeats.end(who, key, done)
         return done
@@ -147,7 +155,7 @@ def handler_document(routes: tuple[Route, ...] = ROUTES) -> Callable[[], bytes]:
     return openapi
 
 
-def _told(error: Denied) -> tuple[int, bytes, bytes]:
+def told(error: Denied) -> Told:
     lines = b"" if error.wait is None else b"retry-after: %d\r\n" % error.wait
     if error.status == 401:
         lines += b"www-authenticate: Bearer\r\n"
@@ -186,7 +194,8 @@ def _query(exchange: Exchange, route: Route) -> dict[str, str]:
     except ValueError:
         raise Denied(400, "malformed", "the query is not one of names and values") from None
     for name, value in pairs:
-        if name not in route.query:
+        kind, colon, rest = name.partition(":")
+        if name not in route.query and not (colon and rest and kind + _ANY in route.query):
             there = ", ".join(route.query) or "none"
             raise Denied(400, "invalid", f"`{name[:64]}` is not a parameter here; there are {there}")
         if name in found or "\0" in value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from penstock.config.schema import Admin
 from penstock.config.units import unix_seconds
@@ -33,6 +33,13 @@ class Tokens(Protocol):
         ...
 
 
+class Proof(NamedTuple):
+    """A key that was shown, by its digests: enough to look again whether it is known, and no way back to it."""
+
+    plain: bytes
+    peppered: bytes
+
+
 class Doorkeeper:
     """Looks at every known key in constant time, so that nothing is learnt from how long a refusal takes."""
 
@@ -55,7 +62,7 @@ class Doorkeeper:
         given = given.strip()
         if scheme.lower() != b"bearer" or not given:
             raise Denied(401, "unauthorized", "show a key or a token: `authorization: Bearer ...`")
-        found = self._with_key(given)
+        found = self.known(self.proof(given))
         if found is not None:
             return found
         if (wait := self._must_wait(peer)) is not None:
@@ -71,9 +78,13 @@ class Doorkeeper:
         self._count(peer)
         raise Denied(401, "unauthorized", why)
 
-    def _with_key(self, given: bytes) -> Principal | None:
-        plain = hashlib.sha256(given).digest()
+    def proof(self, given: bytes) -> Proof:
         peppered = b"" if self._pepper is None else self._pepper.digest(given)
+        return Proof(hashlib.sha256(given).digest(), peppered)
+
+    def known(self, proof: Proof) -> Principal | None:
+        """Whose key it is, now."""
+        plain, peppered = proof
         found = None
         for digest, is_peppered, expires, principal in self._keys:
             if hmac.compare_digest(digest, peppered if is_peppered else plain) and (

@@ -20,13 +20,15 @@ class Act(StrEnum):
     SEE_COSTS = "see costs and budgets"
     SEE_AUDIT = "see the audit log"
     CHECK_CONFIG = "check configurations"
+    SEE_CONFIG = "see the configuration"
+    SEE_REQUESTS = "see requests, models and replicas"
     FORGET_USERS = "delete what is kept of users"
 
 
 ROLES: Final[dict[Role, frozenset[Act]]] = {
     "owner": frozenset(Act),
     "admin": frozenset(Act) - {Act.FORGET_USERS},
-    "viewer": frozenset({Act.LOOK, Act.SEE_TENANTS, Act.SEE_COSTS, Act.SEE_AUDIT, Act.CHECK_CONFIG}),
+    "viewer": frozenset({Act.LOOK, Act.SEE_TENANTS, Act.SEE_COSTS, Act.SEE_AUDIT, Act.CHECK_CONFIG, Act.SEE_CONFIG, Act.SEE_REQUESTS}),
     "billing": frozenset({Act.LOOK, Act.SEE_TENANTS, Act.SEE_COSTS, Act.SET_BUDGETS}),
 }
 POWER: Final[tuple[Role, ...]] = ("owner", "admin", "billing", "viewer")  # the most powerful first

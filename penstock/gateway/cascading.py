@@ -27,6 +27,7 @@ from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.pricing.bill import Cost
 from penstock.routing.cascade import Action, Answered, Ask, Cascade, Discard, Failed, GiveUp, Judge, Judged, Token
 from penstock.routing.facts import read
+from penstock.routing.spec import CascadeSpec
 from penstock.upstreams.base import Sink, Stream
 from penstock.wire.heard import AS_IT_COMES, CARRY_PROBABILITIES, Heard, asking_for_probabilities
 from penstock.wire.prompts import BYTES_PER_TOKEN, UNREADABLE
@@ -135,34 +136,43 @@ _: type[Stream] = Held
 
 
 class Climb:
-    """The cascade of one request. `why` says what was not good enough."""
+    """All attempts of one request that is on a course: in one go, or step by step. `why` says what was not good
+    enough, `held` whether the answer was kept back for a while."""
 
-    def __init__(
-        self, plane: Plane, course: Course, request: Request, alarms: Alarms, alarm: Alarm, leases: Leases
-    ) -> None:
-        """`request`, as upstreams are to be told it."""
-        spec = course.cascade
-        assert spec is not None, "only where there is one"
-        self._plane, self._course, self._spec, self._request = plane, course, spec, request
+    def __init__(self, plane: Plane, endpoint: Endpoint, alarms: Alarms, alarm: Alarm, leases: Leases) -> None:
+        self._plane = plane
         self._alarms, self._alarm, self._leases = alarms, alarm, leases
-        wants_json, schema = wanted(request.fields) if spec.escalation.schema else (False, None)
-        self._machine = Cascade(spec, wants_json=wants_json, schema=schema)
+        self._course: Course
+        self._request: Request
+        self._machine: Cascade
+        self.why: tuple[str, ...] = ()
+        self.held = False
         self._all: list[TryUpstreams] = []
         self._thrown: list[tuple[Try, Route]] = []  # answers that were paid for and not shown
-        self._heard = Heard(request.endpoint)  # the answer of the step under way
+        self._heard = Heard(endpoint)  # the answer of the step under way
         self._n_told = 0  # of its tokens, to the machine
         self._waiting: asyncio.Future[None] | None = None
         self.tries: TryUpstreams  # of the step under way
 
-    @property
-    def why(self) -> tuple[str, ...]:
-        return tuple(self._machine.why)
-
-    async def answer(self, caller: Caller) -> Try:
-        """The answer that may be shown. Raises `PenstockError` when the last step has none.
+    async def answer(self, caller: Caller, course: Course, request: Request) -> Try:
+        """The answer that may be shown; `request`, as upstreams are to be told it. Raises `PenstockError` when there is
+        none; then another course may be tried.
 
         Whatever is under way is in `caller.tries`; `caller.last` is the answer that is being read.
         """
+        self._course, self._request = course, request
+        spec = course.cascade
+        if spec is None:
+            return await self._ask(caller, course.route, shown=True)
+        wants_json, schema = wanted(request.fields) if spec.escalation.schema else (False, None)
+        self._machine = Cascade(spec, wants_json=wants_json, schema=schema)
+        self.held = True
+        try:
+            return await self._climb(caller, spec)
+        finally:
+            self.why += tuple(self._machine.why)
+
+    async def _climb(self, caller: Caller, spec: CascadeSpec) -> Try:
         failed: PenstockError | None = None
         actions = self._machine.start()
         while True:
@@ -171,7 +181,8 @@ class Climb:
                 match action:
                     case Ask(_, deployments, shown):
                         try:
-                            answer = await self._ask(caller, deployments, shown)
+                            route = narrowed(self._course.route, deployments)
+                            answer = await self._ask(caller, route, shown=shown, sure=spec.wants_logprobs)
                         except PenstockError as error:
                             failed = error
                             following = self._machine.on(Failed(f"nobody has answered ({error.code})"))
@@ -221,11 +232,10 @@ class Climb:
 
     # --- what is done ---
 
-    async def _ask(self, caller: Caller, deployments: tuple[str, ...], shown: bool) -> Try:
-        """Whoever of them has begun to answer. Raises `PenstockError`."""
-        plane, request, endpoint = self._plane, self._request, self._request.endpoint
-        route, shows = narrowed(self._course.route, deployments), AS_IT_COMES
-        if not shown and self._spec.wants_logprobs and endpoint in CARRY_PROBABILITIES:
+    async def _ask(self, caller: Caller, route: Route, *, shown: bool, sure: bool = False) -> Try:
+        """Whoever has begun to answer. `sure`: it is to say how sure it is. Raises `PenstockError`."""
+        plane, request, endpoint, shows = self._plane, self._request, self._request.endpoint, AS_IT_COMES
+        if not shown and sure and endpoint in CARRY_PROBABILITIES:
             request, shows = asking_for_probabilities(request)
         self._heard, self._n_told = Heard(endpoint, shows), 0
         plan = route.plan if request.stream else route.plain_plan

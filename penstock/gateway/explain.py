@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from penstock.balancing import explain as balancing
 from penstock.core.errors import BadRequest
-from penstock.core.request import Attribution, Endpoint, Priority, Request
+from penstock.core.request import Attribution, Endpoint, Request
 from penstock.gateway.accounting import Accounting
 from penstock.gateway.operations import OPERATIONS, Operation
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.pressure import Pressure
 from penstock.gateway.routing import Asking, Course, Header, direct
-from penstock.routing.decision import Asked, Decision, Explanation, ReplicaChoice
+from penstock.routing.decision import Asked, Decision, Explained, ReplicaChoice, Waiting
 from penstock.routing.router import MAX_MODELS
 from penstock.routing.spec import UNCHANGED
 
@@ -27,24 +27,6 @@ _BY_ENDPOINT: Final[Mapping[str, Operation]] = {
     str(operation.endpoint): operation for operation in reversed(OPERATIONS.values())
 }
 _encode = msgspec.json.Encoder().encode
-
-
-class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """One class of the central queue. Without tenants: whose requests wait is nobody else's business."""
-
-    priority: Priority
-    waiting: int
-    drain: float  # seconds until what waits now has been sent, as predicted
-
-
-class Explained(Explanation, frozen=True):
-    """With what the live gateway adds to a router's explanation."""
-
-    saturation: float = 0.0  # 1: newcomers wait as long as they may; 1e9: no replica is ready
-    degraded: tuple[str, ...] = ()  # what would be given up for it, in the words of `x-penstock-degraded`
-    say: str | None = None  # this text would be the answer
-    max_tokens: int | None = None  # the answer would be no longer
-    queue: tuple[Waiting, ...] = ()  # highest class first; (): requests of this model never wait here
 
 
 def operation_of(query: bytes) -> Operation:

@@ -17,12 +17,13 @@ from penstock.balancing.rates import KNOWN
 from penstock.core.fleet import Replica
 from penstock.core.request import Attribution, Endpoint, Request
 from penstock.gateway.accounting import Accounting
-from penstock.gateway.degrading import SPOKEN, Given, given_up
+from penstock.gateway.degrading import SPOKEN, given_up
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.pressure import Pressure
 from penstock.gateway.try_upstreams import GENERATION
 from penstock.pricing.cost import max_cost_nanos
 from penstock.pricing.prices import Price
+from penstock.resilience.options import Ladder
 from penstock.routing.decision import Decision, Refusal
 from penstock.routing.facts import Facts
 from penstock.routing.router import Router, follow
@@ -37,10 +38,12 @@ class Course(msgspec.Struct, frozen=True):
     """What was decided for one request. Of the three, at most one: `refusal`, a text to `say`, a `cascade`."""
 
     route: Route  # of the deployments that may answer, in their order
+    ladder: Ladder = ()  # of the model that it is for
     refusal: Refusal | None = None
     say: str | None = None
     cascade: CascadeSpec | None = None
     inside: bool = False  # nothing that is not self-hosted may ever see it
+    changes: PlanChanges = UNCHANGED
     max_tokens: int | None = None  # its answer is no longer
     why: tuple[str, ...] = ()
     arm: str = ""
@@ -154,17 +157,35 @@ def direct(
     if not route.ladder or (refusal is not None and not nobody):
         return course
     held = route.ladder if nobody or not _anybody(plane, route) else pressure.steps.get(route.model, ())
-    if not held:
-        return course
+    return _stepped(plane, asking, course, held, endpoint) if held else course
+
+
+def rescue(
+    plane: Plane, accounting: Accounting, request: Request, said: Attribution, header: Header, course: Course
+) -> Course | None:
+    """After all of that course have turned out not to be there: what the ladder has instead, if anything."""
+    asking = Asking(plane, accounting, request, said, header)
+    stepped = _stepped(plane, asking, course, course.ladder, request.endpoint)
+    return None if stepped.say is None and stepped.route.model == course.route.model else stepped
+
+
+def _stepped(plane: Plane, asking: Asking, course: Course, held: Ladder, endpoint: Endpoint) -> Course:
+    """With what these steps give up."""
 
     def instead(model: str) -> Course | None:
         """Where that model answers it; None: it does not."""
-        if endpoint not in plane.routes[model].by_endpoint:
+        if model == course.route.model or endpoint not in plane.routes[model].by_endpoint:
             return None
-        found = _course(plane, asking.follow(model, decision.inside, decision.changes), endpoint)
+        found = _course(plane, asking.follow(model, course.inside, course.changes), endpoint)
         return found if found.refusal is None and _anybody(plane, found.route) else None
 
-    return _degraded(course, given_up(held, instead, speaks=endpoint in SPOKEN))
+    given = given_up(held, instead, speaks=endpoint in SPOKEN)
+    if given.answer is not None:
+        return replace(course, refusal=None, say=given.answer, cascade=None, degraded=(given.answer_name,))
+    if given.instead is not None:
+        why = (*course.why, *given.instead.why)
+        course = replace(given.instead, ladder=course.ladder, why=why, degraded=(given.model_name,))
+    return replace(course, max_tokens=given.max_tokens)
 
 
 def narrowed(route: Route, names: tuple[str, ...], changes: PlanChanges = UNCHANGED) -> Route:
@@ -193,19 +214,27 @@ def self_hosted(plane: Plane, route: Route) -> Route | None:
 
 def _course(plane: Plane, decision: Decision, endpoint: Endpoint) -> Course:
     whole = plane.routes[decision.model]
-    why, arm = decision.why, decision.arm or ""
+    course = Course(
+        whole,
+        whole.ladder,
+        decision.refusal,
+        inside=decision.inside,
+        changes=decision.changes,
+        why=decision.why,
+        arm=decision.arm or "",
+    )
     if decision.refusal is not None:
-        return Course(whole, decision.refusal, inside=decision.inside, why=why, arm=arm)
+        return course
     cascade, names = decision.cascade, decision.deployments
     if cascade is not None and endpoint not in GENERATION:
         cascade = None
     elif cascade is not None and cascade.wants_logprobs and endpoint not in CARRY_PROBABILITIES:
-        why += (f"no cascade: {endpoint} carries no probabilities",)
+        course = replace(course, why=(*course.why, f"no cascade: {endpoint} carries no probabilities"))
         names, cascade = cascade.steps[-1], None
     route = narrowed(whole.by_endpoint[endpoint], names, decision.changes)
     if cascade is not None:
         route = replace(route, asks=_asks(plane, route, cascade))
-    return Course(route, cascade=cascade, inside=decision.inside, why=why, arm=arm)
+    return replace(course, route=route, cascade=cascade)
 
 
 def _asks(plane: Plane, route: Route, cascade: CascadeSpec) -> list[list[Price | None]]:
@@ -216,15 +245,6 @@ def _asks(plane: Plane, route: Route, cascade: CascadeSpec) -> list[list[Price |
     if judge is not None:
         asks += [list(plane.routes[judge].prices.values())] * (len(cascade.steps) - 1)
     return asks
-
-
-def _degraded(course: Course, given: Given[Course]) -> Course:
-    if given.answer is not None:
-        return replace(course, refusal=None, say=given.answer, cascade=None, degraded=(given.answer_name,))
-    if given.instead is not None:
-        other = given.instead
-        course = replace(other, why=(*course.why, *other.why), degraded=(given.model_name,))
-    return replace(course, max_tokens=given.max_tokens)
 
 
 def _anybody(plane: Plane, route: Route) -> bool:

@@ -24,6 +24,7 @@ from penstock.core.errors import (
     PenstockError,
     RouteRefused,
     UpstreamError,
+    UpstreamFailed,
 )
 from penstock.core.ids import RequestIds
 from penstock.core.microseconds import to_microsecond
@@ -37,7 +38,7 @@ from penstock.gateway.auth import identify
 from penstock.gateway.background import Background
 from penstock.gateway.cascading import Climb
 from penstock.gateway.continuing import go_on
-from penstock.gateway.degrading import Spoken, speak
+from penstock.gateway.degrading import speak
 from penstock.gateway.drain import Drains
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.explain import PATH as EXPLAIN
@@ -49,8 +50,8 @@ from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.pressure import Pressure
 from penstock.gateway.relay import Relay
-from penstock.gateway.routing import Course, direct
-from penstock.gateway.stored_responses import StoredResponses
+from penstock.gateway.routing import Course, Header, direct, rescue
+from penstock.gateway.stored_responses import Recalled, StoredResponses
 from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.pricing.bill import Cost
 from penstock.resilience.failures import for_caller
@@ -61,6 +62,8 @@ from penstock.wire.media import remote_media
 from penstock.wire.so_far import begin
 from penstock.wire.special import COUNT_BODIES
 
+NOBODY: Final = frozenset({FailureKind.NO_REPLICA, FailureKind.CONNECT, FailureKind.CONNECT_TIMEOUT})
+"""How it looks when nobody is there: then the ladder holds, before anybody has found that out for all."""
 SWEEP_EVERY: Final = 1.0  # seconds between two looks for replicas that do worse than their like
 CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
 _MODELS: Final = re.compile(rb"(?:/openai|/anthropic)?/v1/models(?:/(.+))?").fullmatch
@@ -106,6 +109,15 @@ class Call:
         self.error = None if failure is None else for_caller(failure).code
         assert self.tries is not None
         self.tries.end(answer, OK if failure is None else failure.kind)
+
+    def shorten(self, course: Course, request: Request) -> Request:
+        """The request, with fewer tokens for its answer where that course says so."""
+        fewer = None if course.max_tokens is None else at_most(course.max_tokens, course.route.cap_name, request)
+        if fewer is None:
+            return request
+        self.request = fewer
+        self.degraded = (f"max_tokens={course.max_tokens}", *course.degraded)
+        return fewer
 
     def forget(self) -> None:
         """Drop what the caller sent, wherever it was changed for upstreams."""
@@ -226,11 +238,7 @@ class Gateway:
                 if course.refusal is not None:
                     raise RouteRefused(course.refusal.message, course.refusal.status, course.refusal.code)
                 if course.say is not None:
-                    spoken = speak(request, course.say, plane.clock.wall())
-                    if endpoint is Endpoint.RESPONSES:
-                        await self._responses.keep(recalled, spoken.response, plane.spec)
-                    call.status, call.error = 200, None
-                    _say(exchange, spoken, request.stream, _spoken_headers(call))
+                    await self._speak(call, exchange, recalled if endpoint is Endpoint.RESPONSES else None)
                     return
                 call.route = route = course.route
             if self._pressure.saturations:
@@ -238,11 +246,8 @@ class Gateway:
             if route.max_tokens is not None:
                 request, call.told = held_to(route.max_tokens, route.cap_name, request)
                 call.request = request
-            if course is not None and course.max_tokens is not None:
-                fewer = at_most(course.max_tokens, route.cap_name, request)
-                if fewer is not None:
-                    call.request = request = fewer
-                    call.degraded = (f"max_tokens={course.max_tokens}", *call.degraded)
+            if course is not None:
+                request = call.shorten(course, request)
             call.bill = bill = accounting.open(plane, route, request, exchange.header, said)
             if bill.attribution.session:
                 call.request = request = structs.replace(request, session=_session(request, bill.attribution.session))
@@ -255,9 +260,7 @@ class Gateway:
                     call.request = request = await inlined(request, remote, plane.fetcher)
             plan = route.plan if request.stream else route.plain_plan
             call.admitted_at = plane.clock.now()
-            if course is not None:
-                request = course.sent(request)
-            if course is None or course.cascade is None:
+            if course is None:
                 so_far = None if plan.on_cut == "error" else begin(request, plan.on_cut, plane.rng.getrandbits(32))
                 call.tries = tries = TryUpstreams(
                     plane, request, plan, route, self._alarms, call.alarm, call.leases, so_far
@@ -266,12 +269,16 @@ class Gateway:
                 while (answer := tries.answer()) is None:
                     await tries.news()
             else:
-                call.climb = climb = Climb(plane, course, request, self._alarms, call.alarm, call.leases)
-                answer = await climb.answer(call)
-                call.shown_at = plane.clock.now()
-                tries = climb.tries
+                call.climb = climb = Climb(plane, endpoint, self._alarms, call.alarm, call.leases)
+                found = await self._follow(call, climb, course, exchange.header)
+                if found is None:
+                    await self._speak(call, exchange, recalled if endpoint is Endpoint.RESPONSES else None)
+                    return
+                answer, tries, plan = found, climb.tries, climb.tries.plan
                 so_far = tries.so_far
             call.answer = call.last = answer
+            if call.climb is not None and call.climb.held:
+                call.shown_at = plane.clock.now()
             call.status = 200  # from here on what breaks is told inside the answer
             plain = answer.stream.plain
             if plain is not None:
@@ -327,6 +334,42 @@ class Gateway:
             if not relayed:
                 exchange.flow = None
                 self.over(call)
+
+    async def _follow(self, call: Call, climb: Climb, course: Course, header: Header) -> Try | None:
+        """The answer on that course; where nobody turns out to be there, on the one that its ladder has instead. None:
+        the answer is a text, `call.course.say`. Raises `PenstockError`.
+        """
+        request, bill = call.request, call.bill
+        assert request is not None and bill is not None, "it has been admitted"
+        try:
+            return await climb.answer(call, course, course.sent(request))
+        except UpstreamFailed as failed:
+            if failed.kind not in NOBODY:
+                raise
+            other = rescue(call.plane, self._accounting, request, bill.attribution, header, course)
+            if other is None:
+                raise
+        call.course, call.route, call.degraded = other, other.route, other.degraded
+        if other.say is not None:
+            return None
+        request = call.shorten(other, request)
+        return await climb.answer(call, other, other.sent(request))
+
+    async def _speak(self, call: Call, exchange: Exchange, recalled: Recalled | None) -> None:
+        """What the ladder says is the answer."""
+        request, course, plane = call.request, call.course, call.plane
+        assert request is not None and course is not None and course.say is not None, "there is something to say"
+        spoken = speak(request, course.say, plane.clock.wall())
+        if recalled is not None:
+            await self._responses.keep(recalled, spoken.response, plane.spec)
+        call.status, call.error = 200, None
+        headers = f"x-request-id: {call.id}\r\nx-penstock-plane: {plane.spec.version}\r\n".encode("ascii")
+        headers += course.headers((), call.degraded)
+        if request.stream:
+            exchange.start(200, headers, spoken.content_type)
+            exchange.finish(spoken.body)
+        else:
+            exchange.respond(200, spoken.body, headers, spoken.content_type)
 
     def left(self, call: Call) -> None:
         """The caller has gone, before the answer or in the middle of it."""
@@ -429,10 +472,9 @@ class Gateway:
 def _headers(call: Call, answer: Try) -> bytes:
     plane, climb = call.plane, call.climb
     now = plane.clock.now()
-    if climb is None:
-        waited, attempts = (answer.first_token_at or now) - answer.started_at, answer.number + 1
-    else:
-        waited, attempts = now - call.admitted_at, climb.n_attempts()
+    attempts = answer.number + 1 if climb is None else climb.n_attempts()
+    held = call.shown_at is not None
+    waited = now - call.admitted_at if held else (answer.first_token_at or now) - answer.started_at
     headers = (
         f"x-request-id: {call.id}\r\nx-penstock-replica: {answer.replica.name}\r\n"
         f"x-penstock-attempts: {attempts}\r\nx-penstock-plane: {plane.spec.version}\r\n"
@@ -445,20 +487,6 @@ def _headers(call: Call, answer: Try) -> bytes:
     if call.course is not None:
         lines += call.course.headers(() if climb is None else climb.why, call.degraded)
     return lines + call.told if call.bill is None else lines + call.told + call.bill.headers()
-
-
-def _spoken_headers(call: Call) -> bytes:
-    assert call.course is not None, "routing has spoken"
-    lines = f"x-request-id: {call.id}\r\nx-penstock-plane: {call.plane.spec.version}\r\n".encode("ascii")
-    return lines + call.course.headers((), call.degraded)
-
-
-def _say(exchange: Exchange, spoken: Spoken, stream: bool, headers: bytes) -> None:
-    if not stream:
-        exchange.respond(200, spoken.body, headers, spoken.content_type)
-        return
-    exchange.start(200, headers, spoken.content_type)
-    exchange.finish(spoken.body)
 
 
 def _receipt(call: Call) -> tuple[Outcome, Cost]:

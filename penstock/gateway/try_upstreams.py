@@ -25,9 +25,8 @@ from penstock.gateway.alarm import Alarm, Alarms
 from penstock.gateway.leases import Leases
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.prefill import COMPUTED, open_elsewhere
-from penstock.resilience.attempts import (
+from penstock.resilience.attempt_events import (
     Action,
-    Attempts,
     Cancel,
     Commit,
     Event,
@@ -39,6 +38,7 @@ from penstock.resilience.attempts import (
     WakeAt,
     Woke,
 )
+from penstock.resilience.attempts import Attempts
 from penstock.resilience.concurrency import Limited
 from penstock.resilience.failures import for_caller
 from penstock.resilience.hedging import with_hedge

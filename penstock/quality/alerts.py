@@ -6,15 +6,17 @@ The same rows are evaluated here and written as rules for Prometheus.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from penstock.quality.sli import Indicator, Sli, Sum, Term, sli_of
-from penstock.quality.slo import Severity, Slo
+from penstock.quality.sli import Indicator, Part, Sli, sli_of
+from penstock.quality.slo import Severity
 
 MOST_ACTIVE: Final = 1_000  # alerts at once; what comes later is counted and not told
 Labels: TypeAlias = tuple[tuple[str, str], ...]
+Unit: TypeAlias = Literal["%", "s", ""]
+"""How `over` is said; inside, a share is 0 to 1 and a time is in seconds."""
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -25,6 +27,12 @@ class Share(msgspec.Struct, frozen=True):
     by: tuple[str, ...] = ()
     window: float = 300.0
     least: int = 20
+    unit: Unit = "%"
+
+    @property
+    def bound(self) -> float | None:
+        """Of a latency: what is slower than this is bad."""
+        return next((term.bound for term in self.sli.bad if term.part is Part.BELOW), None)
 
 
 class Level(msgspec.Struct, frozen=True):
@@ -35,29 +43,31 @@ class Level(msgspec.Struct, frozen=True):
     over: float
     below: bool = False
     by: tuple[str, ...] = ()
+    unit: Unit = ""
 
 
 class Grown(msgspec.Struct, frozen=True):
     """A counter that should not has grown within `window` seconds."""
 
-    terms: Sum
+    metric: str
     by: tuple[str, ...] = ()
     window: float = 600.0
 
 
 class Foreign(msgspec.Struct, frozen=True):
-    """About numbers that only Prometheus has: `expression` in PromQL, with `{over}` in the place of the threshold."""
+    """About numbers that only Prometheus has: `expression` in PromQL."""
 
     expression: str
     over: float
+    unit: Unit = ""
 
 
 Condition: TypeAlias = Share | Level | Grown | Foreign
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """`holds_for` seconds of it and somebody is told. `says` is a sentence; `{model}` and so on are put in. `do` is what
-    to look at first."""
+    """`holds_for` seconds of it and somebody is told. In the sentence `says`, `{model}` is a label of the alert; `do` is
+    what to look at first."""
 
     name: str
     severity: Severity
@@ -68,13 +78,6 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 TTFT_P99: Final = 3.0  # seconds
-
-_TELEMETRY: Final = ("exporter", "why")
-
-
-def _counter(name: str) -> Sum:
-    return (Term(name),)
-
 
 RULES: Final = (
     Rule(
@@ -98,8 +101,8 @@ RULES: Final = (
     Rule(
         "GpuMemoryHigh",
         "page",
-        # engines take the GPU's memory for themselves at the start: how much of it is used is how full their KV cache is
-        Level("penstock_replica_kv_used_ratio", 0.92),
+        # engines take the GPU's memory for themselves at the start: what fills up from then on is their KV cache
+        Level("penstock_replica_kv_used_ratio", 0.92, unit="%"),
         60.0,
         "More than {over} of the KV cache of {replica} is held: it will preempt, and then queue.",
         "Preemptions and waiting requests of the replica; fewer sequences at once, or another replica.",
@@ -107,10 +110,10 @@ RULES: Final = (
     Rule(
         "GpuMemoryHighDcgm",
         "page",
-        Foreign("DCGM_FI_DEV_FB_USED / (DCGM_FI_DEV_FB_USED + DCGM_FI_DEV_FB_FREE) > {over}", 0.92),
+        Foreign("DCGM_FI_DEV_FB_USED / (DCGM_FI_DEV_FB_USED + DCGM_FI_DEV_FB_FREE) > 0.92", 0.92, "%"),
         60.0,
         "More than {over} of the memory of GPU {gpu} on {Hostname} is used, as dcgm-exporter says.",
-        "Normal for an engine that takes all at the start (raise the threshold above its share); else what else runs there.",
+        "Engines take their share at the start: leave this rule out, or look for what else runs there.",
     ),
     Rule(
         "AnswersAtTokenCap",
@@ -147,7 +150,7 @@ RULES: Final = (
     Rule(
         "ReplicaEjected",
         "ticket",
-        Grown(_counter("penstock_ejections_total"), ("deployment",)),
+        Grown("penstock_ejections_total", ("deployment",)),
         0.0,
         "A replica of {deployment} is left out for a while because it does worse than its like.",
         "Its latencies and failures beside those of the others.",
@@ -163,7 +166,7 @@ RULES: Final = (
     Rule(
         "LedgerBehind",
         "ticket",
-        Level("penstock_ledger_behind_seconds", 300.0),
+        Level("penstock_ledger_behind_seconds", 300.0, unit="s"),
         60.0,
         "No row has arrived in the ledger for {over}; they wait on disk.",
         "The database: is it there, is it full, is it slow?",
@@ -171,7 +174,7 @@ RULES: Final = (
     Rule(
         "LedgerRowsLost",
         "page",
-        Grown(_counter("penstock_ledger_lost_rows_total")),
+        Grown("penstock_ledger_lost_rows_total"),
         0.0,
         "Rows of the ledger are lost: neither the database nor the disk had room for them.",
         "The disk of the spool; the database.",
@@ -187,7 +190,7 @@ RULES: Final = (
     Rule(
         "TelemetryDropped",
         "ticket",
-        Grown(_counter("penstock_telemetry_dropped_total"), _TELEMETRY),
+        Grown("penstock_telemetry_dropped_total", ("exporter", "why")),
         0.0,
         "Traces for {exporter} are dropped ({why}).",
         "The place they are sent to; the ratio of what is sampled.",
@@ -195,7 +198,7 @@ RULES: Final = (
     Rule(
         "AccessLogDropped",
         "ticket",
-        Grown(_counter("penstock_access_log_dropped_total")),
+        Grown("penstock_access_log_dropped_total"),
         0.0,
         "Lines of the access log are dropped: it cannot be written as fast as requests end.",
         "The disk, or whoever reads the log.",
@@ -203,7 +206,7 @@ RULES: Final = (
     Rule(
         "RequestsUnpriced",
         "ticket",
-        Grown(_counter("penstock_unpriced_requests_total"), ("model",)),
+        Grown("penstock_unpriced_requests_total", ("model",)),
         0.0,
         "Requests of {model} have no price: they are in no sum, and no budget holds them.",
         "`penstock prices`, or a `price` at the deployment.",
@@ -211,18 +214,26 @@ RULES: Final = (
     Rule(
         "BudgetReached",
         "ticket",
-        Grown(_counter("penstock_budget_thresholds_total"), ("budget", "percent")),
+        Grown("penstock_budget_thresholds_total", ("budget", "percent")),
         0.0,
         "The budget {budget} has reached {percent}% of its amount.",
         "`penstock cost --by team,model`.",
     ),
     Rule(
+        "BudgetWebhooksFailed",
+        "ticket",
+        Grown("penstock_budget_webhooks_failed_total"),
+        0.0,
+        "A webhook was not told of a budget, after several tries.",
+        "Its address, and whether it answers; the log has the sentence that it was to be told.",
+    ),
+    Rule(
         "NotificationsFailed",
         "ticket",
-        Grown((Term("penstock_budget_webhooks_failed_total"), Term("penstock_notifications_failed_total"))),
+        Grown("penstock_notifications_failed_total"),
         0.0,
-        "Somebody was not told of a budget or an alert, after several tries.",
-        "The addresses in `alerts` and at the budgets.",
+        "Somebody was not told of an alert, after several tries.",
+        "The addresses in `alerts.notify`, and whether they answer.",
     ),
     Rule(
         "WorkersUnreadable",
@@ -235,7 +246,7 @@ RULES: Final = (
     Rule(
         "PenstockDown",
         "page",
-        Foreign('up{{job="penstock"}} < {over}', 1.0),
+        Foreign('up{job="penstock"} < 1', 1.0),
         60.0,
         "Penstock at {instance} cannot be scraped.",
         "The process; the network to it.",
@@ -244,9 +255,8 @@ RULES: Final = (
 """What is shipped. Each is tested with `promtool test rules`."""
 
 
-def of_slo(slo: Slo, severity: Severity) -> str:
-    """The name of its alert."""
-    return "SloBudgetBurning" if severity == "page" else "SloBudgetBurningSlowly"
+BURNING: Final = "SloBudgetBurning"
+"""The name of every SLO's alert; which SLO and how bad it is are its labels."""
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -331,17 +341,15 @@ def said(rule: Rule, labels: Mapping[str, str]) -> str:
 
 
 def threshold(rule: Rule) -> dict[str, str]:
-    """What of the rule itself stands in its sentence: `over`, and `bound` of a latency."""
+    """What of the rule itself stands in its sentence: `over`, and the `bound` of a latency."""
     condition = rule.condition
     if isinstance(condition, Grown):
         return {}
-    over = condition.over
-    shown = {"over": f"{over:g} s" if rule.name == "LedgerBehind" else f"{over:.4g}" if over >= 1 else f"{over:.3%}"}
-    shown["over"] = shown["over"].replace(".000%", "%").replace("00%", "%") if "%" in shown["over"] else shown["over"]
-    if isinstance(condition, Share):
-        bounds = [term.bound for term in condition.sli.bad if term.bound]
-        if bounds:
-            shown["bound"] = f"{bounds[0]:g} s"
+    shown = {"over": spoken(condition.over, condition.unit)}
+    if isinstance(condition, Share) and (bound := condition.bound) is not None:
+        shown["bound"] = spoken(bound, "s")
     return shown
 
 
+def spoken(value: float, unit: Unit) -> str:
+    return f"{value * 100:g}%" if unit == "%" else f"{value:g} {unit}".rstrip()

@@ -51,15 +51,26 @@ def series(term: Term) -> str:
 def added(terms: Sum, by: tuple[str, ...], over: str, function: str = "rate") -> str:
     """The sum's rate or increase over a range such as `5m`, by these labels."""
     aggregate = f"sum by ({', '.join(by)})" if by else "sum"
-    first, *rest = (f"{aggregate}({function}({series(term)}[{over}]))" for term in terms)
-    assert not terms[0].minus, "a sum begins with what is there whenever there is anything"
+    first, *rest = (f"{aggregate} ({function}({series(term)}[{over}]))" for term in terms)
     said = first
     for term, one in zip(terms[1:], rest, strict=True):
-        said += f" {'-' if term.minus else '+'} ({one} or 0 * {first})"
-    return f"({said})" if rest else said
+        if (
+            term.part is Part.BELOW
+        ):  # always there with its count; and a bound that does not exist must not be all of it
+            said = f"({said} - {one})"
+            continue
+        # where one side has never been counted, the other one is the sum
+        said = f"({said} - {one} or {said})" if term.minus else f"({said} + {one} or {said} or {one})"
+    return said
 
 
 def share(sli: Sli, by: tuple[str, ...], over: str) -> str:
     """Bad of all events, 0 to 1; nothing where there was no event."""
-    events = added(sli.events, by, over)
-    return f"({added(sli.bad, by, over)} or 0 * {events}) / ({events} > 0)"
+    return f"({bad(sli, by, over)}) / ({added(sli.events, by, over)} > 0)"
+
+
+def bad(sli: Sli, by: tuple[str, ...], over: str) -> str:
+    """The rate of bad events: 0 where there were events and none bad."""
+    said = added(sli.bad, by, over)
+    latency = any(term.part is Part.BELOW for term in sli.bad)
+    return said if latency else f"{said} or 0 * {added(sli.events, by, over)}"

@@ -42,7 +42,7 @@ class Term(msgspec.Struct, frozen=True):
 
 
 Sum: TypeAlias = tuple[Term, ...]
-"""Its first term is positive, and there whenever there is anything."""
+"""Whatever is taken away is part of what stands before it."""
 
 
 class Sli(msgspec.Struct, frozen=True):

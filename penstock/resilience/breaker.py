@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import msgspec
-
 from penstock.core.errors import FailureKind
 from penstock.core.plan import CANCELLED, OK
 from penstock.resilience.failures import CONSEQUENCES
+from penstock.resilience.options import BreakerRule
+
+__all__ = ["Breaker", "BreakerRule", "Phase"]
 
 
 class Phase(StrEnum):
@@ -21,22 +22,18 @@ class Phase(StrEnum):
     HALF_OPEN = "half_open"
 
 
-class BreakerRule(msgspec.Struct, frozen=True, gc=False):
-    failures: int = 5  # in a row, to open
-    open_for: float = 10.0  # seconds, the first time; twice as long after each failed probe
-    longest: float = 60.0  # seconds; an `open_for` that is longer stays as it is
-    probes: int = 1  # calls let through while half open
-
-
-class Breaker(msgspec.Struct):
+class Breaker:
     """One replica's breaker. `allows` only reads; `on_*` are the only writers."""
 
-    rule: BreakerRule
-    failed_in_a_row: int = 0
-    opened_at: float | None = None
-    probing: int = 0
-    failed_probes: int = 0  # in a row
-    closed: bool = True  # exactly when `opened_at` is None
+    __slots__ = ("closed", "failed_in_a_row", "failed_probes", "opened_at", "probing", "rule")
+
+    def __init__(self, rule: BreakerRule) -> None:
+        self.rule = rule
+        self.failed_in_a_row = 0
+        self.opened_at: float | None = None
+        self.probing = 0
+        self.failed_probes = 0  # in a row
+        self.closed = True  # exactly when `opened_at` is None
 
     def opens_until(self) -> float:
         """When the next probe may go, while it is not closed. Clock.now() seconds."""

@@ -15,6 +15,13 @@ import msgspec
 from penstock.core.request import Priority
 
 
+class BreakerRule(msgspec.Struct, frozen=True, gc=False):
+    failures: int = 5  # in a row, to open
+    open_for: float = 10.0  # seconds, the first time; twice as long after each failed probe
+    longest: float = 60.0  # seconds; an `open_for` that is longer stays as it is
+    probes: int = 1  # calls let through while half open
+
+
 class OutlierRule(msgspec.Struct, frozen=True, gc=False):
     """When a replica is left out because it does worse than its like.
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from penstock.core.request import Priority
 from penstock.routing.spec import UNCHANGED, CascadeSpec, PlanChanges
 
 
@@ -91,6 +92,14 @@ class ReplicaChoice(msgspec.Struct, frozen=True):
     why: str
 
 
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """One class of the central queue. Without tenants: whose requests wait is nobody else's business."""
+
+    priority: Priority
+    waiting: int
+    drain: float  # seconds until what now waits has been sent, as predicted
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """A decision with all that lost."""
 
@@ -99,3 +108,13 @@ class Explanation(msgspec.Struct, frozen=True):
     rules: tuple[Asked, ...]
     facts: dict[str, object]
     replicas: tuple[ReplicaChoice, ...] = ()
+
+
+class Explained(Explanation, frozen=True):
+    """With what a gateway knows beside routing."""
+
+    saturation: float = 0.0  # 1: newcomers wait as long as they may; 1e9: no replica is ready
+    degraded: tuple[str, ...] = ()  # what would be given up for it, in the words of `x-penstock-degraded`
+    say: str | None = None  # this text would be the answer
+    max_tokens: int | None = None  # the answer would be no longer
+    queue: tuple[Waiting, ...] = ()  # highest class first; (): requests of this model never wait in the gateway

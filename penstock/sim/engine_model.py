@@ -14,7 +14,7 @@ from penstock.batching.options import BatchingOptions
 from penstock.batching.scheduler import Scheduler, Step
 from penstock.batching.sequence import CountedSequence, State
 from penstock.sim.cost_model import PICOSECONDS, CostModel
-from penstock.sim.world import World
+from penstock.sim.world import Happening, World
 
 FAR: Final = 1 << 40  # steps; more than any answer has
 
@@ -30,11 +30,11 @@ class EngineCall:
         self.on_end = on_end
 
 
-class EngineModel:
+class EngineModel(Happening):
     """One engine. Between two events it is in a step that was planned, or in several quiet ones, or idle."""
 
     __slots__ = (
-        "_calls", "_context", "_cost", "_ends_at", "_epoch", "_jumps", "_n", "_per_context", "_per_prefill", "_per_seq",
+        "_calls", "_context", "_cost", "_due", "_ends_at", "_jumps", "_n", "_per_context", "_per_prefill", "_per_seq",
         "_per_step", "_scheduler", "_slowed", "_started_at", "_step", "_steps", "_telling", "_world", "hung",
     )  # fmt: skip
 
@@ -53,7 +53,7 @@ class EngineModel:
         self._context = 0  # tokens that the first of those attends to
         self._started_at = 0  # picoseconds, as every time in here
         self._ends_at = 0
-        self._epoch = 0  # events of an earlier one mean nothing
+        self._due = 0  # the number of the event at its end; others mean nothing any more
         self._telling = False
         self._per_step = self._per_seq = self._per_prefill = self._per_context = 0
         self._take_costs()
@@ -77,6 +77,12 @@ class EngineModel:
             return self._scheduler.kv_used()
         # the step under way took its blocks when it began
         return self._scheduler.kv_used(min(self._steps, self._done(round(self._world.now * PICOSECONDS)) + 1))
+
+    @property
+    def progressed_at(self) -> float:
+        """When the last step ended, in seconds: everybody who runs got a token then, or a part of a prompt done."""
+        done = self._done(round(self._world.now * PICOSECONDS)) if self._steps else 0
+        return (self._started_at + self._quiet(done)) / PICOSECONDS
 
     @property
     def scheduler(self) -> Scheduler:
@@ -117,7 +123,7 @@ class EngineModel:
         """Nothing is computed any more; whoever asks waits."""
         self._stop_jumping()
         self.hung = True
-        self._epoch += 1
+        self._due = 0
 
     def wake(self) -> None:
         """After `hang`: the step that was under way begins anew."""
@@ -134,7 +140,7 @@ class EngineModel:
         self._calls = {}
         self._scheduler = Scheduler(self._cost.batching)
         self._step, self._steps, self._ends_at = None, 0, 0
-        self._epoch += 1
+        self._due = 0
         self.hung = False
         return lost
 
@@ -172,12 +178,11 @@ class EngineModel:
         self._schedule()
 
     def _schedule(self) -> None:
-        self._epoch += 1
-        epoch = self._epoch
-        self._world.at(self._ends_at / PICOSECONDS, lambda: self._on_end_of_step(epoch))
+        self._due = self._world.due(self._ends_at / PICOSECONDS, self)
 
-    def _on_end_of_step(self, epoch: int) -> None:
-        if epoch != self._epoch:
+    def happen(self, number: int) -> None:
+        """What was computed is."""
+        if number != self._due:
             return
         scheduler = self._scheduler
         first: list[EngineCall] = []

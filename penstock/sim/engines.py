@@ -33,17 +33,40 @@ class Trouble:
 class Engine:
     """One replica's engine, and whether its process is there."""
 
-    __slots__ = ("calls", "draining", "model", "probes_failed", "replica", "restarted", "trouble", "up")
+    __slots__ = (
+        "calls", "capacity", "draining", "max_seqs", "model", "probes_failed", "replica", "restarted", "trouble", "up",
+    )  # fmt: skip
 
     def __init__(self, world: World, replica: Replica, cost: CostModel, jumps: bool = True) -> None:
         self.replica = replica
         self.model = EngineModel(world, cost, jumps)
+        self.capacity: int = self.model.options.capacity  # tokens that its KV cache holds
+        self.max_seqs: int = cost.max_seqs
         self.up = True
         self.draining = False  # it is to get no new requests
         self.restarted = False  # since its last report
         self.probes_failed = 0
         self.trouble: Trouble | None = None
         self.calls: dict[int, Try] = {}  # by id
+
+
+class Asked:
+    """One attempt at an engine, told what comes of it."""
+
+    __slots__ = ("_attempt", "_engine", "_sequence")
+
+    def __init__(self, engine: Engine, attempt: Try, sequence: CountedSequence) -> None:
+        self._engine = engine
+        self._attempt = attempt
+        self._sequence = sequence
+
+    def began(self) -> None:
+        self._attempt.cached = self._sequence.cached
+        self._attempt.began()
+
+    def finished(self) -> None:
+        self._engine.calls.pop(id(self._attempt), None)
+        self._attempt.finished(self._sequence.generated)
 
 
 class Engines:
@@ -65,7 +88,6 @@ class Engines:
         return iter(self.by_name.values())
 
     def open(self, attempt: Try) -> None:
-        world = self._world
         engine = self.by_name[attempt.replica.name]
         trouble = engine.trouble
         if not engine.up:
@@ -86,22 +108,14 @@ class Engines:
             block_names(arrival, options.block_size) if options.prefix_cache else [],
         )
 
-        def began() -> None:
-            attempt.cached = sequence.cached
-            attempt.began()
-
-        def finished() -> None:
-            engine.calls.pop(id(attempt), None)
-            attempt.finished()
-
-        call = EngineCall(sequence, began, finished)
-        attempt.token = call
+        asked = Asked(engine, attempt, sequence)
+        attempt.token = call = EngineCall(sequence, asked.began, asked.finished)
         try:
             engine.model.submit(call)
         except Refused as refused:
             kind = FailureKind.CONTEXT_LENGTH if isinstance(refused, TooLong) else FailureKind.OVERLOADED
             failure = UpstreamError(kind)
-            world.at(world.now, lambda: attempt.failed(failure))
+            self._world.at(self._world.now, lambda: attempt.failed(failure))
             return
         engine.calls[id(attempt)] = attempt
 
@@ -110,6 +124,9 @@ class Engines:
         call = attempt.token
         if engine.calls.pop(id(attempt), None) is not None and isinstance(call, EngineCall):
             engine.model.abort(call)
+
+    def progressed_at(self, attempt: Try) -> float:
+        return self.by_name[attempt.replica.name].model.progressed_at
 
     def die(self, name: str) -> None:
         """The process is gone: every connection breaks, none is accepted."""
@@ -134,7 +151,7 @@ class Engines:
         engine = self.by_name[name]
         engine.model.hang()
         for attempt in engine.calls.values():
-            if attempt.streams:
+            if attempt.first_token_at is not None:
                 self._expect(engine, attempt)
 
     def slow_down(self, name: str, factor: float) -> None:
@@ -151,7 +168,7 @@ class Engines:
                 self.cancel(attempt)
                 attempt.failed(UpstreamError(FailureKind.IDLE_TIMEOUT))
 
-        self._world.at(self._world.now + attempt.owner.plan.idle_timeout, look)
+        self._world.at(self._world.now + attempt.owner.route.plan.idle_timeout, look)
 
     def _fail(self, attempt: Try, failure: UpstreamError) -> None:
         self._world.at(self._world.now + REFUSED_AFTER, lambda: attempt.failed(failure))

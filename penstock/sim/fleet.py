@@ -6,19 +6,22 @@ from collections.abc import Collection, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from penstock.balancing.balancer import Gate
 from penstock.balancing.choice import Choice
-from penstock.core.errors import UpstreamError
+from penstock.balancing.line import Line
+from penstock.balancing.queued import Queued
+from penstock.core.errors import FailureKind
 from penstock.core.fleet import Replica
+from penstock.core.plan import Plan
 from penstock.core.request import Request
 from penstock.resilience.breaker import Breaker
+from penstock.resilience.concurrency import Limited
+from penstock.resilience.hedging import Hedging
+from penstock.resilience.options import Ladder
 from penstock.resilience.retry_budget import RetryBudget
-from penstock.sim.cost_model import CostModel
+from penstock.resilience.watch import Watch
 
 if TYPE_CHECKING:
-    from penstock.sim.line import Line
     from penstock.sim.requests import Try
 
 
@@ -61,31 +64,57 @@ class Upstream(Protocol):
         """Nobody listens any more."""
         ...
 
-
-class Response(msgspec.Struct, frozen=True):
-    """What a scripted replica will do with one attempt. Seconds."""
-
-    first: float  # to the first token, or to the failure
-    failure: UpstreamError | None
-    rest: float  # from the first token to the end
+    def progressed_at(self, attempt: Try) -> float:
+        """When the last of its tokens came."""
+        ...
 
 
-class Fleet(msgspec.Struct):
+class Route:
+    """Where a model's requests go, as `gateway.plane.Route`."""
+
+    __slots__ = ("budget", "hedging", "ladder", "model", "plan", "pools", "queued")
+
+    def __init__(
+        self,
+        model: str,
+        plan: Plan,
+        pools: Mapping[str, Sequence[Replica]],
+        budget: RetryBudget,
+        *,
+        queued: Queued | None = None,
+        hedging: Hedging | None = None,
+        ladder: Ladder = (),
+    ) -> None:
+        """`pools` by deployment; those of the plan are its."""
+        self.model = model
+        self.plan = plan
+        self.pools: list[Sequence[Replica]] = [pools[name] for name in plan.deployments]
+        self.budget = budget
+        self.queued = queued
+        self.hedging = hedging
+        self.ladder = ladder
+
+
+class Fleet:
     """The same objects that a live plane is made of; only `upstream` is not."""
 
-    pools: Mapping[str, Sequence[Replica]]
-    breakers: Mapping[str, Breaker]
-    balancer: Chooser
-    budget: RetryBudget
-    rng: Random
-    upstream: Upstream
-    line: Line | None = None  # in which requests wait for a replica with room; None: none waits
+    __slots__ = ("balancer", "gates", "queues", "rng", "upstream", "watches")
+
+    def __init__(
+        self, balancer: Chooser, gates: Mapping[str, Breaker | Limited], rng: Random, upstream: Upstream
+    ) -> None:
+        """`gates` by replica."""
+        self.balancer = balancer
+        self.gates = gates
+        self.rng = rng
+        self.upstream = upstream
+        self.watches: dict[str, Watch] = {}  # by deployment
+        self.queues: list[Queued] = []
+
+    @property
+    def line(self) -> Line | None:
+        """Of the first queue, which nearly always is the only one; None: nobody waits."""
+        return self.queues[0].line if self.queues else None
 
 
-class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """Some replicas that are alike."""
-
-    replicas: int
-    engine: CostModel
-    gpus: int = 1  # of one replica
-    gpu_hour: float = 0.0  # dollars for one of them
+Ended = FailureKind | str

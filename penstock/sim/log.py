@@ -10,7 +10,7 @@ OK = ""
 class Log:
     """One row for each request that is over; rows are in the order of their ends. Times in seconds, amounts in tokens.
 
-    `first` is NaN where no token came. `words` are what `tenant`, `model`, `failed` and `deployment` number.
+    `first` is NaN where no token came. `words` are what `tenant`, `model`, `priority`, `failed` and `deployment` number.
     """
 
     __slots__ = (
@@ -19,20 +19,20 @@ class Log:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.number = array("q")
-        self.arrived = array("d")
-        self.first = array("d")
-        self.ended = array("d")
-        self.prompt = array("q")
-        self.output = array("q")  # of those asked for, what came
-        self.cached = array("q")  # of the prompt, as the engine that answered found it
-        self.attempts = array("i")
-        self.hedges = array("i")
-        self.tenant = array("i")
-        self.model = array("i")
-        self.priority = array("i")
-        self.deployment = array("i")  # that answered
-        self.failed = array("i")  # why; the word "" where it did not
+        self.number: array[int] = array("q")
+        self.arrived: array[float] = array("d")
+        self.first: array[float] = array("d")
+        self.ended: array[float] = array("d")
+        self.prompt: array[int] = array("q")
+        self.output: array[int] = array("q")  # of those asked for, what came
+        self.cached: array[int] = array("q")  # of the prompt, as the engine that answered found it
+        self.attempts: array[int] = array("i")
+        self.hedges: array[int] = array("i")
+        self.tenant: array[int] = array("i")
+        self.model: array[int] = array("i")
+        self.priority: array[int] = array("i")
+        self.deployment: array[int] = array("i")  # that answered
+        self.failed: array[int] = array("i")  # why; the word "" where it did not
         self.words: list[str] = [OK]
         self._places: dict[str, int] = {OK: 0}
 

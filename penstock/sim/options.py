@@ -78,16 +78,23 @@ class Retries(Options, frozen=True):
 
 
 class Policy(Options, frozen=True):
-    """One of those that are compared."""
+    """One of those that are compared. What is not said is as in the file."""
 
     name: Text
-    balancing: PolicyName = "least_cost"
+    balancing: Annotated[PolicyName | None, says("Of all deployments, instead of their own.")] = None
     late_binding: Annotated[
-        Literal["hrrn", "fcfs", "off"], says("The order of the central queue; `off`: each request is sent at once.")
-    ] = "hrrn"
-    max_attempts: Annotated[Annotated[int, Meta(ge=1, le=10)] | None, says("Instead of the model's own.")] = None
-    retries: Annotated[Retries | Literal["unlimited"], says("The retry budget.")] = Retries()
+        Literal["hrrn", "fcfs", "off"] | None,
+        says("The order of the central queue; `off`: each request is sent at once."),
+    ] = None
+    max_attempts: Annotated[Annotated[int, Meta(ge=1, le=10)] | None, says("Instead of the models' own.")] = None
+    retries: Annotated[Retries | Literal["unlimited"] | None, says("The retry budget of each model.")] = None
     breaker: bool = True
+    outliers: Annotated[bool, says("Whether a replica is left out that does worse than the others.")] = True
+    hedge: Annotated[bool, says("Whether a second attempt starts beside a slow first one, where the file says so.")] = (
+        True
+    )
+    shed: Annotated[bool, says("Whether some are refused for the sake of others.")] = True
+    degrade: bool = True
 
 
 class Slo(Options, frozen=True):

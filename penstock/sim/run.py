@@ -5,28 +5,37 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from math import nan
+from math import inf, nan
 from random import Random
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import structs
 
 from penstock.balancing.balancer import Balancer
 from penstock.balancing.options import DEFAULT, Balancing
-from penstock.balancing.queue import Queue
 from penstock.balancing.queue_options import QueueOptions
+from penstock.balancing.queued import Queued, overlapping
 from penstock.core.fleet import Replica
 from penstock.core.plan import Plan
 from penstock.core.request import Caller, Endpoint, Priority, Request
-from penstock.resilience.breaker import Breaker, BreakerRule
+from penstock.resilience.breaker import Breaker
+from penstock.resilience.concurrency import Concurrency, Limited
+from penstock.resilience.degrade import together
+from penstock.resilience.hedging import Hedging
+from penstock.resilience.options import BreakerRule, HedgeRule, Ladder, ShedRule
+from penstock.resilience.outliers import Outliers
+from penstock.resilience.pressure import Looked, Pressed, look
 from penstock.resilience.retry_budget import RetryBudget
+from penstock.resilience.shed import shed
+from penstock.resilience.watch import Watch
+from penstock.sim.deployment import Deployment
 from penstock.sim.engines import Engines
-from penstock.sim.fleet import Chooser, Deployment, Fleet
-from penstock.sim.line import Line
+from penstock.sim.fleet import Chooser, Fleet, Route
 from penstock.sim.log import Log
 from penstock.sim.requests import SimulatedRequest
 from penstock.sim.results import PooledCache, Results, Slo, summarise
-from penstock.sim.world import World
+from penstock.sim.world import Happening, World
 from penstock.traffic.arrival import Arrival
 
 __all__ = ["Deployment", "Listed", "Simulation", "Traffic", "balanced_by"]
@@ -34,6 +43,8 @@ __all__ = ["Deployment", "Listed", "Simulation", "Traffic", "balanced_by"]
 MAX_TOKENS: Final = 4_096  # what callers ask for at most; how much they get is not known before
 REPORT_EVERY: Final = 2.0  # seconds, as the live prober
 PROBES: Final = 2  # that fail in a row, before a replica is taken out, as there
+TEND_EVERY: Final = 0.25  # seconds, as the live worker
+SWEEP_EVERY: Final = 1.0  # likewise
 
 
 class Traffic(Protocol):
@@ -57,6 +68,30 @@ class Listed:
         return None
 
 
+class Coming(Happening):
+    """The next arrival of those that wait for nobody."""
+
+    __slots__ = ("_due", "_simulation")
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._due: Arrival | None = None
+
+    def next(self) -> None:
+        self._due = due = self._simulation.traffic.next()
+        if due is None:
+            self._simulation.exhausted = True
+        else:
+            at: float = due.at
+            self._simulation.world.due(at, self)
+
+    def happen(self, number: int) -> None:
+        due = self._due
+        assert due is not None, "somebody comes"
+        self._simulation.begin(due)
+        self.next()
+
+
 class Simulation:
     """Give it `traffic`, `run` it, ask for `results`. The same arguments give the same results."""
 
@@ -68,57 +103,81 @@ class Simulation:
         balancer: Chooser | None = None,
         plans: Mapping[str, Plan] | None = None,
         breaker: BreakerRule | None = None,
-        budget: RetryBudget | None = None,
+        budget: Callable[[], RetryBudget] = RetryBudget,
         queue: QueueOptions | None = None,
+        hedges: Mapping[str, HedgeRule] | None = None,
+        shed: ShedRule | None = None,
+        ladders: Mapping[str, Ladder] | None = None,
         seed: int = 0,
         report_every: float = REPORT_EVERY,
         jumps: bool = True,
     ) -> None:
         """`plans` by the name of the model, the first one for arrivals that name none; default: one model, which goes
         to all deployments in their order. `queue`: late binding in a central queue; None: each is sent at once.
+        `breaker`: instead of the deployments' own. `budget` makes each model's. `hedges` and `ladders` by model; `shed`: None: nobody is refused for others' sake.
         """
         rng = Random(seed)
         self.world = World()
         self.deployments = deployments
         self.log = Log()
         self.engines = Engines(self.world, Random(rng.getrandbits(64)))
-        self._traffic = traffic
+        self.traffic = traffic
+        self.exhausted = False  # nobody comes any more by himself
         self._report_every = report_every
-        self._plans = (
-            dict(plans) if plans else {"": Plan(tuple(deployments), total_timeout=1e9, first_token_timeout=1e9)}
-        )
-        self._first = next(iter(self._plans))
+        plans = plans or {"": Plan(tuple(deployments), total_timeout=inf, first_token_timeout=inf)}
+        self._first = next(iter(plans))
         self._callers: dict[tuple[str, Priority], Caller] = {}
         self._pooled = PooledCache(
             sum(d.replicas * d.engine.kv_tokens for d in deployments.values()),
             min(d.engine.block_size for d in deployments.values()),
         )
         self._alive = 0
-        self._exhausted = False
+        self._shed = shed
+        self._pressed = Pressed()
         pools: dict[str, list[Replica]] = {}
+        gates: dict[str, Breaker | Limited] = {}
         for name, deployment in deployments.items():
             pools[name] = [Replica(f"{name}-{number}", name) for number in range(deployment.replicas)]
             for replica in pools[name]:
                 self.engines.add(replica, deployment.engine, jumps)
+                gate = Breaker(breaker or deployment.breaker)
+                limit = deployment.concurrency
+                gates[replica.name] = gate if limit is None else Limited(gate, Concurrency(limit))
         self.fleet = Fleet(
-            pools=pools,
-            breakers={engine.replica.name: Breaker(breaker or BreakerRule()) for engine in self.engines},
-            balancer=balancer if balancer is not None else Balancer(),
-            budget=budget if budget is not None else RetryBudget(),
-            rng=Random(rng.getrandbits(64)),
-            upstream=self.engines,
+            balancer if balancer is not None else Balancer(), gates, Random(rng.getrandbits(64)), self.engines
         )
-
+        for name, deployment in deployments.items():
+            if deployment.outliers is not None and deployment.replicas > 1:
+                watch = self.fleet.watches[name] = Watch(Outliers(deployment.outliers, pools[name]))
+                watch.serve(pools[name], 0.0)
         if queue is not None:
-            machine = Queue(self.fleet.balancer, queue)
-            machine.resize(sum(d.replicas * d.engine.max_seqs for d in deployments.values()))
-            self.fleet.line = Line(self.world, machine, self.fleet.rng)
+            for key in overlapping([plan.deployments for plan in plans.values()]):
+                made = Queued(key, queue, self.fleet.balancer, self.fleet.rng, self.world.time, self.world.at)
+                made.serve([pools[name] for name in key])
+                self.fleet.queues.append(made)
+        self._routes = {
+            model: Route(
+                model,
+                plan,
+                pools,
+                budget(),
+                queued=next((one for one in self.fleet.queues if plan.deployments[0] in one.key), None),
+                hedging=Hedging(hedges[model]) if hedges and model in hedges else None,
+                ladder=ladders.get(model, ()) if ladders else (),
+            )
+            for model, plan in plans.items()
+        }
+
+        self._laddered = any([route.ladder for route in self._routes.values()])
+        self._swept_at = 0.0
 
     def run(self) -> int:
         """Until the last answer has ended. Returns the number of events."""
         with uncollected():
             self._report()
-            self._come()
+            if self.fleet.queues or self.fleet.watches or self._laddered:
+                self._tend()
+            Coming(self).next()
             return self.world.run()
 
     def results(self, slo: Slo | None = None) -> Results:
@@ -130,36 +189,47 @@ class Simulation:
                 slo=slo or Slo(),
                 duration=duration,
                 prefix_bound=self._pooled.reuse,
-                preemptions=sum(engine.model.scheduler.stats().preemptions for engine in self.engines),
+                preemptions=sum(engine.model.scheduler.stats().preemptions for engine in self.engines.by_name.values()),
                 gpu_hours=sum(hours.values()),
                 cost=sum(hours[name] * d.gpu_hour for name, d in self.deployments.items()),
             )
 
-    def _come(self) -> None:
-        arrival = self._traffic.next()
-        if arrival is None:
-            self._exhausted = True
-            return
-        due = arrival
-
-        def arrive() -> None:
-            self._begin(due)
-            self._come()
-
-        self.world.at(arrival.at, arrive)
-
-    def _follow(self, arrival: Arrival) -> Callable[[], None]:
-        return lambda: self._begin(arrival)
-
-    def _begin(self, arrival: Arrival) -> None:
+    def begin(self, arrival: Arrival) -> None:
+        """It has come."""
         self._alive += 1
         self._pooled.see(arrival.prefix_hashes, arrival.prefix_tokens, arrival.prompt_tokens)
-        model = arrival.model or self._first
-        SimulatedRequest(
-            self.world, self.fleet, self._request(arrival, model), self._plans[model], self._ended, arrival
-        )
+        route = self._routes[arrival.model or self._first]
+        most = MAX_TOKENS
+        pressed = self._pressed
+        if pressed.steps and route.model in pressed.steps:
+            given = together(pressed.steps[route.model])
+            if given.answer is not None:
+                self._turned_away(arrival, route.model, "static")
+                return
+            if given.model is not None:
+                route = self._routes[given.model]
+            if given.max_tokens is not None:
+                most = given.max_tokens
+                arrival = structs.replace(arrival, output_tokens=min(arrival.output_tokens, most))
+        if self._shed is not None and route.model in pressed.saturations and route.queued is not None:
+            rule, plan = self._shed, route.plan
+            target = plan.first_token_timeout if rule.target is None else rule.target
+            drain = route.queued.drains[arrival.priority]
+            pressure = pressed.saturations[route.model]
+            if shed(rule, arrival.priority, pressure, drain, target, self.fleet.rng) is not None:
+                self._turned_away(arrival, route.model, "shed")
+                return
+        request = self._request(arrival, route.model, most)
+        SimulatedRequest(self.world, self.fleet, route, request, self._ended, arrival).start()
 
-    def _request(self, arrival: Arrival, model: str) -> Request:
+    def _turned_away(self, arrival: Arrival, model: str, why: str) -> None:
+        """It is answered by ourselves."""
+        now = self.world.now
+        tenant, priority = arrival.tenant, arrival.priority
+        self.log.add(arrival.number, now, nan, now, arrival.prompt_tokens, 0, 0, 0, 0, tenant, model, priority, "", why)
+        self._followed(arrival, False)
+
+    def _request(self, arrival: Arrival, model: str, most: int) -> Request:
         who = arrival.tenant, arrival.priority
         caller = self._callers.get(who)
         if caller is None:
@@ -172,7 +242,7 @@ class Simulation:
             True,
             False,
             arrival.prompt_tokens,
-            max(MAX_TOKENS, arrival.output_tokens),
+            max(most, arrival.output_tokens),
             arrival.prefix_hashes,
             {},
             self.world.now,
@@ -181,15 +251,15 @@ class Simulation:
         )
 
     def _ended(self, done: SimulatedRequest) -> None:
-        self._alive -= 1
         arrival, answered, now = done.arrival, done.answered, self.world.now
         assert arrival is not None
         ok = done.failed is None
         ttft = done.ttft
+        arrived: float = done.request.received_at
         self.log.add(
             arrival.number,
-            done.request.received_at,
-            nan if ttft is None else done.request.received_at + ttft,
+            arrived,
+            nan if ttft is None else arrived + ttft,
             now,
             arrival.prompt_tokens,
             arrival.output_tokens if ok else 0,
@@ -197,49 +267,74 @@ class Simulation:
             len(done.opened),
             done.hedges,
             arrival.tenant,
-            done.request.model,
+            done.route.model,
             arrival.priority,
             answered.replica.deployment if answered is not None else "",
             "" if done.failed is None else done.failed,
         )
-        follows = self._traffic.ended(arrival, now, ok)
-        if follows is not None:
-            self.world.at(follows.at, self._follow(follows))
-            self._alive += 1  # until it has come
-            self.world.at(follows.at, self._came)
+        self._followed(arrival, ok)
 
-    def _came(self) -> None:
-        self._alive -= 1
+    def _followed(self, arrival: Arrival, ok: bool) -> None:
+        """Who goes on a conversation comes after its last answer."""
+        follows = self.traffic.ended(arrival, self.world.now, ok)
+        if follows is None:
+            self._alive -= 1
+            return
+        due = follows
+
+        def come() -> None:
+            self._alive -= 1
+            self.begin(due)
+
+        self.world.at(due.at, come)
 
     def _report(self) -> None:
         """What the live prober would learn from every engine."""
-        for engine in self.engines:
+        for engine in self.engines.by_name.values():
             replica, model = engine.replica, engine.model
             if engine.up and not model.hung:
                 if engine.restarted:
                     engine.restarted = False
                     self.fleet.balancer.restarted(replica.name)
                 engine.probes_failed = 0
-                if not replica.ready and not engine.draining:
+                if not engine.draining:
                     replica.ready = True
-                    if self.fleet.line is not None:
-                        self.fleet.line.look_again()
-                options = model.options
                 replica.reported(
                     waiting=model.n_waiting,
                     running=model.n_running,
                     kv_used=model.kv_used,
-                    kv_tokens=options.capacity,
-                    max_running=options.max_seqs,
+                    kv_tokens=engine.capacity,
+                    max_running=engine.max_seqs,
                 )
             else:
                 engine.probes_failed += 1
                 if engine.probes_failed >= PROBES:
                     replica.ready = False
-        if self.fleet.line is not None:
-            self.fleet.line.settle()
-        if self._alive or not self._exhausted:
+        if self._alive or not self.exhausted:
             self.world.at(self.world.now + self._report_every, self._report)
+
+    def _tend(self) -> None:
+        """What the live gateway looks at some times a second, and not at each request."""
+        now = self.world.now
+        for queued in self.fleet.queues:
+            queued.tend(now)
+        self._look(now)
+        if now - self._swept_at >= SWEEP_EVERY:
+            self._swept_at = now
+            for watch in self.fleet.watches.values():
+                watch.sweep(now)
+        if self._alive or not self.exhausted:
+            self.world.at(now + TEND_EVERY, self._tend)
+
+    def _look(self, now: float) -> None:
+        if self._shed is None and not self._laddered:
+            return
+        looked: list[Looked] = []
+        for route in self._routes.values():
+            queued = route.queued
+            drains = queued.drains if queued is not None and queued.engaged else None
+            looked.append(Looked(route.model, route.pools, route.plan.first_token_timeout, route.ladder, drains))
+        self._pressed = look(self._shed or ShedRule(), looked, self._pressed, now)
 
 
 @contextmanager

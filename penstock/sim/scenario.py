@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 import yaml
+from msgspec import structs
 
 from penstock.balancing.balancer import Balancer
 from penstock.balancing.options import Balancing
@@ -23,14 +24,15 @@ from penstock.config.nodes import Mapping, Node, Scalar, parse
 from penstock.config.nodes import Sequence as ListNode
 from penstock.config.problems import ConfigError, Problem, nearest
 from penstock.config.schema import Config
+from penstock.config.spec import DeploymentSpec
 from penstock.config.units import seconds
 from penstock.core.plan import Plan
-from penstock.resilience.breaker import BreakerRule
+from penstock.resilience.options import BreakerRule, HedgeRule, Ladder, ShedRule
 from penstock.resilience.retry_budget import RetryBudget
 from penstock.sim import options, results, run
 from penstock.sim.cost_model import CostModel
+from penstock.sim.deployment import Deployment
 from penstock.sim.events import schedule
-from penstock.sim.fleet import Deployment
 from penstock.sim.options import EngineOptions, Extra, Policy, cost_model, hardware
 from penstock.sim.results import Results
 from penstock.traffic.options import TrafficError, Workload, read
@@ -38,6 +40,7 @@ from penstock.traffic.source import OpenTrace, Source
 
 OWN: Final = ("traffic", "events", "engine_model", "simulation")
 NEVER: Final = 1_000_000_000  # failures: a breaker that does not open
+UNLIMITED: Final = (1e9, 1e9)  # a retry budget that is never spent
 POLICIES: Final = (
     "least_cost",
     "round_robin",
@@ -55,8 +58,13 @@ class Scenario(msgspec.Struct, frozen=True):
     file: str
     deployments: dict[str, Deployment]
     startup: dict[str, float]
+    balancing: dict[str, Balancing]  # by deployment
     plans: dict[str, Plan]
-    breaker: BreakerRule
+    hedges: dict[str, HedgeRule]  # by model, as the next one
+    ladders: dict[str, Ladder]
+    queue: QueueOptions
+    shed: ShedRule | None
+    retries: tuple[float, float]  # of each model's budget: per request, and per second
     workloads: tuple[Workload, ...]
     events: tuple[options.Event, ...]
     policies: tuple[Policy, ...]
@@ -89,13 +97,17 @@ def load_scenario(text: str, file: str) -> Scenario:
         raise ConfigError(checker.problems)
     simulation = extra.simulation
     plane = compile_plane(config, 1, {}, insecure_dev=True)
-    first = plane.deployments[0]
     return Scenario(
         file,
-        deployments,
+        {one.name: _deployment(one, deployments[one.name]) for one in plane.deployments},
         {name: seconds(_engine(extra, name).startup) for name in config.deployments},
+        {one.name: one.balancing for one in plane.deployments},
         {model.name: model.plan for model in plane.models},
-        BreakerRule(first.breaker_failures, first.breaker_open_for),
+        {model.name: model.hedge for model in plane.models if model.hedge is not None},
+        {model.name: model.degrade for model in plane.models},
+        plane.queue,
+        plane.shed,
+        (plane.retry_budget_ratio, plane.retry_budget_per_second),
         workloads,
         extra.events,
         policies,
@@ -116,25 +128,63 @@ def build(scenario: Scenario, policy: Policy, open_trace: OpenTrace, seed: int |
     """Everything in its place, and nothing happened yet."""
     rng = Random(scenario.seed if seed is None else seed)
     traffic, deciding = rng.getrandbits(64), rng.getrandbits(64)
-    plans = scenario.plans
-    if policy.max_attempts is not None:
-        plans = {name: msgspec.structs.replace(plan, max_attempts=policy.max_attempts) for name, plan in plans.items()}
-    retries = policy.retries
+    order = policy.late_binding or scenario.queue.order
+    balancer = Balancer()
+    balancer.configure(_balancing(scenario, policy))
     simulation = run.Simulation(
-        scenario.deployments,
+        scenario.deployments if policy.outliers else _without_outliers(scenario.deployments),
         Source(scenario.workloads, open_trace, Random(traffic)),
-        balancer=Balancer(defaults=Balancing(policy=policy.balancing)),
-        plans=plans,
-        breaker=scenario.breaker if policy.breaker else BreakerRule(NEVER),
-        budget=RetryBudget(1e9, 1e9)
-        if isinstance(retries, str)
-        else RetryBudget(float(retries.share), float(retries.per_second)),
-        queue=None if policy.late_binding == "off" else QueueOptions(order=policy.late_binding),
+        balancer=balancer,
+        plans=_plans(scenario.plans, policy),
+        breaker=None if policy.breaker else BreakerRule(NEVER),
+        budget=lambda: RetryBudget(*_retries(scenario, policy)),
+        queue=None if order == "off" else structs.replace(scenario.queue, order=order),
+        hedges=scenario.hedges if policy.hedge else None,
+        shed=scenario.shed if policy.shed else None,
+        ladders=scenario.ladders if policy.degrade else None,
         seed=deciding,
         report_every=scenario.report_every,
     )
     schedule(simulation, scenario.events, scenario.startup)
     return simulation
+
+
+def _deployment(spec: DeploymentSpec, engines: Deployment) -> Deployment:
+    return structs.replace(
+        engines,
+        breaker=BreakerRule(spec.breaker_failures, spec.breaker_open_for),
+        outliers=spec.outliers,
+        concurrency=spec.concurrency,
+    )
+
+
+def _without_outliers(deployments: dict[str, Deployment]) -> dict[str, Deployment]:
+    return {name: structs.replace(one, outliers=None) for name, one in deployments.items()}
+
+
+def _balancing(scenario: Scenario, policy: Policy) -> dict[str, Balancing]:
+    found = {}
+    for name, written in scenario.balancing.items():
+        found[name] = structs.replace(
+            written, policy=policy.balancing or written.policy, pending_tokens=scenario.queue.threshold
+        )
+    return found
+
+
+def _plans(written: dict[str, Plan], policy: Policy) -> dict[str, Plan]:
+    found = written
+    if policy.max_attempts is not None:
+        found = {name: structs.replace(plan, max_attempts=policy.max_attempts) for name, plan in found.items()}
+    if not policy.hedge:
+        found = {name: structs.replace(plan, hedge_after=None) for name, plan in found.items()}
+    return found
+
+
+def _retries(scenario: Scenario, policy: Policy) -> tuple[float, float]:
+    retries = policy.retries
+    if retries is None:
+        return scenario.retries
+    return UNLIMITED if isinstance(retries, str) else (float(retries.share), float(retries.per_second))
 
 
 class _Checker:

@@ -1,8 +1,8 @@
 """Keeps the receipts of single requests in a SQLite file, as long as there is room: by number, by age and by bytes.
 
-Nothing waits for it: `offer` puts them down, `run` writes what is there once a second in one transaction, and what comes
-faster than the disk takes it is dropped, and counted. A search looks at so many rows at most and says where it stopped,
-so that no question keeps anybody waiting, however many rows there are.
+Nothing waits for it: `offer` puts them down, `run` writes what is there once a second in one transaction, and what
+comes faster than the disk takes it is dropped, and counted. A search looks at so many rows at most and says where it
+stopped, so that no question keeps anybody waiting, however many rows there are.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Outcomes:
-    """One process writes, others may read. Every question raises `StoreFailed`; ValueError for a cursor that is none."""
+    """One process writes, others may read. Questions raise `StoreFailed`, and ValueError for a cursor that is none."""
 
     def __init__(self, database: SqliteDatabase, retention: Retention, clock: Clock) -> None:
         self._database, self._retention, self._clock = database, retention, clock

@@ -217,6 +217,15 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "`content_filter`, `refusal`.",
     ),
     Metric(
+        "penstock_feedback_total",
+        Kind.COUNTER,
+        "",
+        ("model", "signal", "verdict"),
+        "What was said of answers, or what callers did: `signal` is `thumbs`, `rating`, `accepted`, `retried`, `requery` "
+        "(the same session asked again) or `abandoned` (left, and did not come back); `verdict` is `good`, `bad` or "
+        "`neutral`.",
+    ),
+    Metric(
         "penstock_failures_total",
         Kind.COUNTER,
         "",
@@ -559,6 +568,45 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "Since the database last said which keys there are; a key that was revoked since still works. With several "
         "workers: the longest.",
         merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_slo_objective_ratio",
+        Kind.GAUGE,
+        "ratio",
+        ("slo",),
+        "The share of events that are to be good, 0 to 1.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_slo_error_budget_left_ratio",
+        Kind.GAUGE,
+        "ratio",
+        ("slo",),
+        "What is left of the SLO's error budget over its period: 1 is all of it, below 0 it is overdrawn.",
+        merge=Merge.MIN,
+    ),
+    Metric(
+        "penstock_slo_burn_rate",
+        Kind.GAUGE,
+        "",
+        ("slo", "window"),
+        "How fast the budget went within the window, as a multiple of what uses it up just at the end of the period.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_alerts_active",
+        Kind.GAUGE,
+        "",
+        ("alert", "severity"),
+        "Alerts that are active, as Penstock itself finds out.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_notifications_failed_total",
+        Kind.COUNTER,
+        "",
+        (),
+        "Notices of alerts that did not arrive after several tries, or for which there was no room.",
     ),
     Metric(
         "penstock_metrics_overflow_total",

@@ -112,6 +112,7 @@ class RequestMetrics:
         self._served: set[str] = set()
         self._overhead = registry.histogram("penstock_gateway_overhead_seconds").labels()
         self._attempts = registry.counter("penstock_attempts_total")
+        self._ok: dict[str, Counter] = {}  # of attempts, by replica: what nearly all of them are
         self._degraded = registry.counter("penstock_degraded_total")
         self._waiting: list[Outcome] = []  # not counted yet, fewer than BATCH
         self._bound: dict[_Key, _Bound] = {}
@@ -200,7 +201,12 @@ class RequestMetrics:
         if bound.queue_wait is not None:
             bound.queue_wait.observe(outcome.queued_for)
         if len(attempts) == 1 and first.ended == OK:
-            self._attempts.labels(first.replica, OK).inc()
+            ok = self._ok.get(first.replica)
+            if ok is None:
+                if len(self._ok) >= MAX_BOUND:
+                    self._ok.clear()
+                ok = self._ok[first.replica] = self._attempts.labels(first.replica, OK)
+            ok.value += 1
         else:
             bound.retries.inc(len(attempts) - 1)
             for attempt in attempts:

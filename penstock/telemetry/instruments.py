@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
+# `int | float` and not `float`, which compiled would make whole numbers inexact.
+
 Exemplar = tuple[float, float, str]
 """A request that was counted in a bucket and whose trace is kept: Unix time, the value, the trace's id."""
 
@@ -15,9 +17,9 @@ class Counter:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: float = 0
+        self.value: int | float = 0
 
-    def inc(self, amount: float = 1) -> None:
+    def inc(self, amount: int | float = 1) -> None:
         self.value += amount
 
 
@@ -27,9 +29,9 @@ class Gauge:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: float = 0
+        self.value: int | float = 0
 
-    def set(self, value: float) -> None:
+    def set(self, value: int | float) -> None:
         self.value = value
 
 
@@ -43,10 +45,10 @@ class Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = list(bounds)  # bisect is a third faster on a list
         self.counts = [0] * (len(bounds) + 1)
-        self.sum: float = 0
+        self.sum: int | float = 0
         self.exemplars: dict[int, Exemplar] | None = None
 
-    def observe(self, value: float) -> None:
+    def observe(self, value: int | float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 

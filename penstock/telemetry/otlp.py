@@ -60,8 +60,13 @@ class Encoder:
         """`resource` describes who sends: "service.name" and the like."""
         self._convention = convention
         self._keys: dict[str, bytes] = {}
+        self._keys_of: dict[str, list[bytes]] = {
+            ours: [_field(b"\x0a", _utf8(name)) for name in names]
+            for ours, names in convention.names.items()
+            if not any("{}" in name for name in names)
+        }
         self._known: dict[tuple[str, Value], bytes] = {}  # whole attributes
-        attributes = b"".join(_field(b"\x0a", self._pair(name, value)) for name, value in resource.items() if value)
+        attributes = b"".join([_field(b"\x0a", self._pair(name, value)) for name, value in resource.items() if value])
         scope = _field(b"\x0a", SCOPE.encode()) + (_field(b"\x12", version.encode()) if version else b"")
         self._resource = _field(b"\x0a", attributes)
         self._scope = _field(b"\x0a", scope)
@@ -104,7 +109,14 @@ class Encoder:
         return b"".join(parts)
 
     def _attribute(self, ours: str, value: Value) -> bytes:
-        return b"".join([_field(b"\x4a", self._pair(name, one)) for name, one in self._convention.called(ours, value)])
+        keys = self._keys_of.get(ours)
+        if keys is None:
+            pairs = [self._pair(name, one) for name, one in self._convention.called(ours, value)]
+            return b"".join([_field(b"\x4a", pair) for pair in pairs])
+        if not keys:
+            return b""
+        said = _field(b"\x12", _any(value))
+        return b"".join([_field(b"\x4a", key + said) for key in keys])
 
     def _pair(self, name: str, value: Value) -> bytes:
         key = self._keys.get(name)
@@ -125,7 +137,7 @@ def _any(value: Value) -> bytes:
         return b"\x18" + varint(value)
     if isinstance(value, float):
         return b"\x21" + _double(value)
-    return _field(b"\x2a", b"".join(_field(b"\x0a", _any(one)) for one in value))
+    return _field(b"\x2a", b"".join([_field(b"\x0a", _any(one)) for one in value]))
 
 
 def _event(event: Event) -> bytes:

@@ -1,7 +1,7 @@
 """Metrics as text, for Prometheus: format 0.0.4, or OpenMetrics 1.0 for those who ask.
 
 A series is one `template % numbers`, its text made once and kept: 500 histograms with 26 buckets cost about 2 ms of
-CPU, where `prometheus_client` takes 110.
+CPU, where `prometheus_client` takes 110. Bytes, because that formats twice as fast as text.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ class Exposition:
 
     def __init__(self, catalogue: Iterable[Metric] = CATALOGUE) -> None:
         self._metrics = tuple(catalogue)
-        self._templates: dict[str, dict[Labels, str]] = {metric.name: {} for metric in self._metrics}
+        self._templates: dict[str, dict[Labels, bytes]] = {metric.name: {} for metric in self._metrics}
 
     def render(self, snapshot: Snapshot, form: Format = Format.TEXT) -> bytes:
         """Every metric of the catalogue that has a series, and its HELP and TYPE."""
-        parts: list[str] = []
+        parts: list[bytes] = []
         for metric in self._metrics:
             rows = snapshot.series.get(metric.name, ())
             if rows:
-                parts.append(_head(metric, form))
+                parts.append(_head(metric, form).encode())
                 self._render_rows(metric, rows, parts, form is Format.OPENMETRICS)
         if form is Format.OPENMETRICS:
-            parts.append("# EOF\n")
-        return "".join(parts).encode()
+            parts.append(b"# EOF\n")
+        return b"".join(parts)
 
-    def _render_rows(self, metric: Metric, rows: tuple[Series, ...], parts: list[str], openmetrics: bool) -> None:
+    def _render_rows(self, metric: Metric, rows: tuple[Series, ...], parts: list[bytes], openmetrics: bool) -> None:
         templates = self._templates[metric.name]
         if len(templates) > 2 * len(rows) + 16:
             templates.clear()
@@ -65,7 +65,7 @@ class Exposition:
         for row in rows:
             template = templates.get(row.labels)
             if template is None:
-                template = templates[row.labels] = _template(metric, row.labels)
+                template = templates[row.labels] = _template(metric, row.labels).encode()
             if histogram:
                 cumulative = (*accumulate(row.counts),)
                 text = template % (*cumulative, _number(row.value), cumulative[-1])
@@ -97,12 +97,12 @@ def _template(metric: Metric, values: Labels) -> str:
     return f"{''.join(buckets)}{metric.name}_sum{labels} %s\n{metric.name}_count{labels} %d\n"
 
 
-def _with_exemplars(text: str, row: Series) -> str:
+def _with_exemplars(text: bytes, row: Series) -> bytes:
     """Each at the end of its bucket's line; the buckets' lines are the first ones."""
-    lines = text.split("\n")
+    lines = text.split(b"\n", max(row.exemplars) + 1)
     for place, (at, value, trace_id) in row.exemplars.items():
-        lines[place] += f' # {{trace_id="{trace_id}"}} {value!r} {at:.3f}'
-    return "\n".join(lines)
+        lines[place] += b' # {trace_id="%b"} %b %.3f' % (trace_id.encode(), _number(value), at)
+    return b"\n".join(lines)
 
 
 def _escape(value: str) -> str:
@@ -111,13 +111,13 @@ def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"').replace("%", "%%")
 
 
-def _number(value: float) -> str:
+def _number(value: float) -> bytes:
     if isinstance(value, float):
         if isnan(value):
-            return "NaN"
+            return b"NaN"
         if isinf(value):
-            return "+Inf" if value > 0 else "-Inf"
-    return repr(value)
+            return b"+Inf" if value > 0 else b"-Inf"
+    return repr(value).encode()
 
 
 def _quality(parameters: list[str]) -> float:

@@ -8,7 +8,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import msgspec
 import pytest
 
-from penstock.routing.decision import Asked, Candidate, Decision, Explanation, Refusal, ReplicaChoice
+from penstock.core.request import Priority
+from penstock.routing.decision import (
+    Asked,
+    Candidate,
+    Decision,
+    Explained,
+    Explanation,
+    Refusal,
+    ReplicaChoice,
+    Waiting,
+)
 from penstock.routing.difficulty import Classifier
 
 EXPLAINED = Explanation(
@@ -72,11 +82,37 @@ def test_the_decision_is_told_with_everything_that_lost(penstock, gateway):
     assert headers["x-tier"] == "gold"
 
 
+PRESSED = Explained(
+    Decision(("local",), "chat"),
+    (),
+    (),
+    {},
+    degraded=("max_tokens=9",),
+    queue=(Waiting(Priority.HIGH, 0, 0.0), Waiting(Priority.NORMAL, 1_200, 3.25)),
+)
+SPOKEN = Explained(Decision((), "chat"), (), (), {}, degraded=("static",), say="Later.")
+
+
+@pytest.mark.parametrize(
+    ("gateway", "told"),
+    [
+        (PRESSED, ["chat: local", "  given up: max_tokens=9", "", "  normal  1,200 waiting  sent in 3.2 s"]),
+        (SPOKEN, ["Answered with this text: Later.", "  given up: static"]),
+    ],
+    indirect=["gateway"],
+)
+def test_what_is_given_up_and_who_waits_is_told(penstock, gateway, told):
+    ran = penstock("explain", "--url", gateway.url, "--model", "chat", "Hi")
+    lines = [line for line in ran.out.splitlines() if "deployment" not in line]
+    assert (ran.code, [line for line in lines if line]) == (0, [line for line in told if line])
+
+
 def test_a_body_is_asked_about_as_it_is_in_the_file(penstock, gateway, tmp_path):
     file = tmp_path / "request.json"
     file.write_text('{"model": "other", "messages": [], "tools": []}')
     ran = penstock("explain", "--url", gateway.url, "--file", str(file), "--json", "--max-tokens", "9")
     assert msgspec.json.decode(ran.out, type=Explanation) == EXPLAINED
+    assert ran.out.startswith('{"decision":{')
     assert gateway.asked[0][1] == {"model": "other", "messages": [], "tools": [], "max_tokens": 9}
 
 

@@ -28,13 +28,13 @@ def test_every_option_reaches_the_plane_in_the_queues_own_units():
     queue = plane("""\
 queue:
   order: fcfs
-  threshold: 4096
+  threshold: 2048
   quantum: 500ms
   weights: { acme: 3 }
   classes:
     critical: { slots: 2, share: 12.5%, depth: 7, timeout: 2m, promote_after: 10s, preempts: false }
 """).queue
-    assert (queue.order, queue.threshold, queue.quantum, queue.weights) == ("fcfs", 4096, 0.5, {"acme": 3.0})
+    assert (queue.order, queue.threshold, queue.quantum, queue.weights) == ("fcfs", 2048, 0.5, {"acme": 3.0})
     assert queue.critical == ClassOptions(
         slots=2, share=0.125, depth=7, timeout=120.0, promote_after=10.0, preempts=False
     )

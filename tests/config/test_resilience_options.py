@@ -115,8 +115,7 @@ def test_what_changed_is_told_in_words():
         model=LADDER, deployment="outliers: { slow: 5x }, concurrency: {}", rest="shed: { low: 40%, target: 5s }"
     )
     assert diff(before, after) == [
-        "~ model chat: degrade: none -> max_tokens=512 from 80%, model=small from 90%, cached from no replica, "
-        "static from no replica",
+        "~ model chat: degrade: none -> max_tokens=512 from 80%, model=small from 90%, static from no replica",
         "~ deployment it: outliers: as usual -> slow 5.0",
         "~ deployment it: concurrency: none -> as usual",
         "~ shed: as usual -> low 0.4, target 5.0",

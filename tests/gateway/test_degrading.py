@@ -9,8 +9,9 @@ from penstock.core.outcome import UsageSource
 from penstock.gateway.degrading import given_up
 from penstock.gateway.stored_responses import StoredResponses
 from penstock.resilience.options import NO_REPLICA, Step
-from penstock.routing.spec import RoutingSpec, RuleSpec, SensitiveSpec
+from penstock.routing.spec import CascadeSpec, Escalation, RoutingSpec, RuleSpec, SensitiveSpec
 from penstock.stores.memory import MemoryResponses
+from penstock.testing.fake_upstream import Script
 from tests.gateway.routed_world import Routed, deployment, header, model, play, says, text_of, ticking
 
 BIG, SMALL = deployment("big", inside=True), deployment("small", price=1)
@@ -167,6 +168,47 @@ def test_breakers_that_are_open_are_nobody_too():
         assert statuses[0] == 502
         assert statuses[-1] == 200
         assert world.outcomes[-1].degraded == ("static",)
+        world.check_nothing_is_held()
+
+    play(story)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("cascade", [False, True])
+def test_who_finds_out_first_that_nobody_is_there_is_helped_too(stream, cascade):
+    """Killed processes look ready until somebody has asked them."""
+    step = CascadeSpec((("big",), ("other",)), Escalation(refusal=True))
+    spec = RoutingSpec(cascade=step) if cascade else None
+
+    async def story(loop):
+        gone, ladder = Script(fault="connect"), (Step(*AT_NONE, model="small"), Step(*AT_NONE, answer=SORRY))
+        chat = model("chat", "big", "other", degrade=ladder, routing=spec)
+        for small, said, degraded, cost in (
+            (ANSWERS["small"], "from small", "model=small", 120_000), (gone, SORRY, "static", 0),
+        ):  # fmt: skip
+            scripts = {"big": gone, "other": gone, "small": small}
+            other = deployment("other", price=1)
+            world = Routed(loop, scripts, [chat, model("small", "small")], [BIG, other, SMALL])
+            if small is gone:  # a text is said only where the other model is known to be away as well
+                world.gateway.plane.pools["small"][0].ready = False
+            answer = await world.chat(stream=stream)
+            assert (answer.status, text_of(answer)) == (200, said)
+            assert header(answer, "x-penstock-degraded") == degraded
+            (outcome,) = world.outcomes
+            assert (outcome.cost_nanos, outcome.degraded, outcome.error) == (cost, (degraded,), None)
+            assert [attempt.replica for attempt in outcome.attempts] == world.opened
+            assert [attempt.number for attempt in outcome.attempts] == list(range(len(world.opened)))
+            world.check_nothing_is_held()
+
+    play(story)
+
+
+def test_what_fails_for_another_reason_is_told_as_ever():
+    async def story(loop):
+        world = degraded(loop, Step(*AT_NONE, answer=SORRY), scripts={"big": Script(status=400)})
+        assert (await world.chat()).status == 400
+        world = degraded(loop, Step(0.9, 0.8, max_tokens=9), scripts={"big": Script(fault="connect")})
+        assert (await world.chat()).status == 502, "there is nothing on this ladder that would help"
         world.check_nothing_is_held()
 
     play(story)

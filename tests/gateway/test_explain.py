@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.config.spec import GrantSpec, KeySpec
-from penstock.gateway.explain import Explained
 from penstock.limits.rules import Limit, Meter
 from penstock.resilience.options import NO_REPLICA, Step
-from penstock.routing.decision import Explanation
+from penstock.routing.decision import Explained
 from penstock.routing.spec import ArmSpec, CascadeSpec, Escalation, RoutingSpec, RuleSpec, SensitiveSpec, SplitSpec
 from penstock.testing.exchange import FakeExchange
 from tests.gateway.routed_world import Routed, deployment, header, model, play, says
@@ -200,14 +199,5 @@ def test_what_is_explained_is_what_happens(spec, tier, feature, tag, user):
             assert (answer.status, world.outcomes[0].deployment) == (200, told.decision.deployments[0])
         assert world.outcomes[0].why == told.decision.why
         assert world.outcomes[0].arm == (told.decision.arm or "")
-
-    play(story)
-
-
-def test_the_command_reads_what_the_gateway_says():
-    async def story(loop):
-        world = world_of(loop, model("chat", "local", "cheap", routing=RoutingSpec()))
-        answer = await world.chat(path=b"/v1/route/explain")
-        assert msgspec.json.decode(answer.text, type=Explanation).decision.model == "chat"
 
     play(story)

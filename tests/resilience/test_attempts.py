@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from penstock.core.errors import FailureKind, UpstreamError
 from penstock.core.plan import Plan
-from penstock.resilience.attempts import (
-    Attempts,
+from penstock.resilience.attempt_events import (
     Cancel,
     Commit,
     Failed,
@@ -20,6 +19,7 @@ from penstock.resilience.attempts import (
     WakeAt,
     Woke,
 )
+from penstock.resilience.attempts import Attempts
 from penstock.resilience.hedging import HedgeBudget
 from penstock.resilience.retry_budget import RetryBudget
 

@@ -153,7 +153,8 @@ def test_what_changed_about_routing_is_told_by_its_part():
 
 @pytest.mark.parametrize("judge", ["small", "outside"])
 def test_a_judge_outside_may_not_see_what_must_stay_inside(judge):
-    section = "{ sensitive: { pii: all }, cascade: { steps: [cheap, strong], escalate: { judge: %s } } }" % judge
+    escalate = f"escalate: {{ judge: {judge} }}"
+    section = f"{{ sensitive: {{ pii: all }}, cascade: {{ steps: [cheap, strong], {escalate} }} }}"
     text = FILE.format(routing=section).replace(
         "deployments:\n", "  outside: { deployments: [local, cheap] }\ndeployments:\n"
     )

@@ -136,5 +136,6 @@ json_values = st.recursive(
 @given(json_values, st.sampled_from(Endpoint), st.sampled_from([HIDDEN, AS_IT_COMES, 0, 1]))
 def test_what_cannot_be_understood_never_raises(value, endpoint, shown):
     body = json.dumps({"choices": [value]} if isinstance(value, dict) else value).encode()
-    assert json.loads(Heard(endpoint, shown).whole(body)) is not ...
+    told = Heard(endpoint, shown).whole(body)
+    assert told == body or (shown != AS_IT_COMES and json.loads(told).keys() == json.loads(body).keys())
     assert Heard(endpoint, shown).events(b"data: " + body + b"\n\n").endswith(b"\n\n")

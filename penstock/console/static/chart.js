@@ -103,8 +103,8 @@ function options(place, series, { show, stacked, days, hover, picked }) {
     ],
     series: [{}, ...drawn.map((one) => ({
       label: one.name,
-      stroke: one.bars ? colour(one.token, 0) : colour(one.token),
-      width: 1.6,
+      stroke: colour(one.token),
+      width: one.bars ? 0 : 1.6,
       fill: one.bars ? colour(one.token) : one.fill ? colour(one.token, 0.14) : undefined,
       paths: one.bars ? uPlot.paths.bars({ size: [0.78, 40], radius: 0.12 }) : uPlot.paths.spline?.(),
       points: { show: false },

@@ -34,10 +34,10 @@ function Shell({ me, leave }) {
 
   return html`<div class=${open ? "open" : ""} onKeyDown=${(event) => event.key === "Escape" && setOpen(false)}>
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the view</a>
-    <div class="menu">
+    <header class="menu">
       <button class="plain square" aria-label="Menu" aria-expanded=${String(open)} aria-controls="side" onClick=${() => setOpen(!open)}><${Icon} name="menu" size="18" /></button>
       <${Brand} />
-    </div>
+    </header>
     <div class="veil" onClick=${() => setOpen(false)} />
     <div class="shell">
       <${Side} me=${me} leave=${leave} current=${view} help=${() => setHelp(true)} />

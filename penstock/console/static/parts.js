@@ -33,11 +33,14 @@ export function Icon({ name, size = 16 }) {
   return html`<svg width=${size} height=${size} viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><path d=${ICONS[name]} /></svg>`;
 }
 
+let arrived = false; // the first view after loading leaves the focus where the browser has it, before the skip link
+
 export function Head({ title, note, children }) {
   const at = useRef();
   useEffect(() => {
     document.title = `${title} · Penstock`;
-    at.current.focus({ preventScroll: true });
+    if (arrived) at.current.focus({ preventScroll: true });
+    arrived = true;
   }, [title]);
   return html`<header class="head"><h1 ref=${at} tabindex="-1">${title}</h1>${children}${note && html`<p>${note}</p>`}</header>`;
 }

@@ -60,7 +60,7 @@ function Deployment({ one, fleet }) {
     { head: "In flight", num: true, cell: (row) => whole(row.inflight), sort: (row) => row.inflight },
     { head: "Prefix hits", num: true, cell: (row) => share(row.prefix_hit), sort: (row) => row.prefix_hit },
     { head: "First token p95", num: true, cell: (row) => html`<span title=${`p50 ${span(row.last_5m?.ttft_p50)}, of the last 5 min`}>${span(row.last_5m?.ttft_p95)}</span>`, sort: (row) => row.last_5m?.ttft_p95 },
-    { head: "Failed", num: true, cell: (row) => html`<span class=${row.last_5m?.errors ? "bad" : ""} title=${row.last_5m && `${whole(row.last_5m.errors)} of ${whole(row.last_5m.requests)} in the last 5 min`}>${share(row.last_5m?.requests ? row.last_5m.errors / row.last_5m.requests : null)}</span>`, sort: (row) => row.last_5m?.errors },
+    { head: "Failed", num: true, cell: (row) => html`<span class=${row.last_5m?.errors > 0.01 * row.last_5m?.requests ? "bad" : ""} title=${row.last_5m && `${whole(row.last_5m.errors)} of ${whole(row.last_5m.requests)} in the last 5 min`}>${share(row.last_5m?.requests ? row.last_5m.errors / row.last_5m.requests : null)}</span>`, sort: (row) => row.last_5m?.errors },
     { head: "Prefill tok/s", num: true, cell: (row) => count(Math.round(row.prefill_rate)), sort: (row) => row.prefill_rate },
     { head: "Step", num: true, cell: (row) => html`<span title=${`${span(row.step_base)} and ${span(row.itl_slope)} more for each running sequence; learned`}>${span(row.step_base + row.itl_slope * row.running)}</span>`, sort: (row) => row.step_base },
     { head: "GPU memory", num: true, cell: (row) => share(row.gpu_memory), sort: (row) => row.gpu_memory },

@@ -96,7 +96,7 @@ function Signals({ value, model, stale }) {
 function Alerts({ alerts }) {
   const firing = alerts.filter((one) => one.until === null);
   if (!firing.length) return null;
-  return html`<div class="alerts" role="status">${firing.map((one) => html`<div class=${`alert ${one.severity}`}>
+  return html`<div class="alerts" role="status">${firing.map((one) => html`<div class=${`alert ${one.severity === "page" ? "urgent" : "slow"}`}>
     <span class="dot pulse" /><strong>${one.name}</strong><span class="says">${one.says}</span>
     <span class="small">for ${span(Date.now() / 1000 - one.since)}</span>${one.link && html`<a href=${one.link}>See these requests</a>`}
   </div>`)}</div>`;
