@@ -1,4 +1,5 @@
-"""Tells somebody that a budget has reached a share of its amount: in the log, in the metrics, at a webhook.
+"""Tells somebody what they asked to be told: that a budget has reached a share of its amount, that a service level is
+in danger. In the log, in the metrics, at a webhook.
 
 Each share of each window is told once by a host, also by several workers and after a restart: whoever makes the mark of
 it, in a directory that they share, tells it. Webhooks are tried for a while and then given up; nothing waits for them.
@@ -53,6 +54,16 @@ class BudgetReached(msgspec.Struct, frozen=True, tag_field="event", tag="budget_
     model: str
 
 
+class _Post(msgspec.Struct, frozen=True):
+    """`webhook` is an address or a reference to one; `path` comes behind it. `whose` and `text` are for the log."""
+
+    webhook: str
+    body: bytes
+    whose: str
+    text: str
+    path: str
+
+
 class Alerts:
     """`run` sends what is for webhooks. `failed` counts those given up, or dropped because too many waited."""
 
@@ -67,7 +78,7 @@ class Alerts:
     ) -> None:
         self.failed = 0
         self._clock, self._rng, self._secret, self._tell, self._marks = clock, rng, secret, tell, marks
-        self._waiting: asyncio.Queue[tuple[str, BudgetReached]] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[_Post] = asyncio.Queue(MOST_WAITING)
 
     def reached(self, counted: Counted, charge: Charge, percent: int, spent: int, notify: Notify) -> bool:
         """Whether it was for us to tell."""
@@ -85,20 +96,25 @@ class Alerts:
                 id, text, instant(self._clock.wall()), limit.name, counted.window, percent, charge.limit, spent,
                 not limit.soft, account.org, account.team, account.key, account.user, account.model,
             )  # fmt: skip
-            try:
-                self._waiting.put_nowait((notify.webhook, reached))
-            except asyncio.QueueFull:
-                self.failed += 1
+            self.send(notify.webhook, msgspec.json.encode(reached), limit.name, text)
         return True
+
+    def send(self, webhook: str, body: bytes, whose: str, text: str, path: str = "") -> None:
+        """Post this JSON, as soon as what waits before it has been posted. `webhook` is an address, or a reference to
+        one, behind which `path` comes; `whose` and `text` are told where it does not arrive."""
+        try:
+            self._waiting.put_nowait(_Post(webhook, body, whose, text, path))
+        except asyncio.QueueFull:
+            self.failed += 1
 
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            webhook, reached = await self._waiting.get()
-            why = await self._send(webhook, msgspec.json.encode(reached))
+            waiting = await self._waiting.get()
+            why = await self._send(waiting)
             if why is not None:
                 self.failed += 1
-                self._tell(f"The webhook of {reached.budget} was not told ({why}): {reached.text}")
+                self._tell(f"The webhook of {waiting.whose} was not told ({why}): {waiting.text}")
 
     def forget(self) -> None:
         """Marks of windows that are long over. May block for a moment: for another thread."""
@@ -108,14 +124,17 @@ class Alerts:
                 if mark.stat().st_mtime < oldest:
                     mark.unlink(missing_ok=True)
 
-    async def _send(self, webhook: str, body: bytes) -> str | None:
+    async def _send(self, waiting: _Post) -> str | None:
         """Why it was given up; None when it has arrived. Never with the address, which may be a secret."""
         why = ""
         for n in range(TRIES):
             if n:
                 await asyncio.sleep(FIRST_PAUSE * 2.0 ** (n - 1) * self._rng.uniform(0.5, 1.0))
             try:
-                await post(resolved(webhook, self._secret), body, seconds=SECONDS)
+                address = resolved(waiting.webhook, self._secret)
+                await post(
+                    address.rstrip("/") + waiting.path if waiting.path else address, waiting.body, seconds=SECONDS
+                )
             except (PostFailed, LookupError) as error:
                 why = str(error.args[0])
             else:

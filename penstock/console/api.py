@@ -16,7 +16,7 @@ import msgspec
 
 from penstock.console.acts import Answer, Asked, Body, Flowing, House
 from penstock.console.openapi import document
-from penstock.console.refusals import Denied, denied
+from penstock.console.refusals import HEADERS, Denied, denied
 from penstock.console.repeats import Repeats
 from penstock.console.roles import BUDGET_OPTIONS, Act
 from penstock.console.routes import PREFIX, ROUTES, Of, Route
@@ -27,10 +27,6 @@ from penstock.http.server import Exchange
 from penstock.stores.base import StoreFailed
 
 MAX_BODY: Final = 1 << 20
-HEADERS: Final = (
-    b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: same-origin\r\n"
-    b"content-security-policy: default-src 'none'; frame-ancestors 'none'\r\n"
-)
 _VERSION: Final = re.compile(rb'"([0-9]{1,18})"')
 _MOST_PARAMETERS: Final = 16
 _ANY: Final = ":*"  # ends the name of a parameter of which there may be many: tag:team, tag:job

@@ -130,9 +130,8 @@ class Desk:
 def _quantile(weighted: list[tuple[float, float]], q: float) -> float | None:
     """Of values with weights."""
     left = q * sum(weight for _, weight in weighted)
-    value = None
     for value, weight in sorted(weighted):
         left -= weight
         if left <= 0.0:
-            break
-    return value
+            return value
+    return max((value for value, _ in weighted), default=None)

@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.console.api import HEADERS
-from penstock.console.refusals import Denied
+from penstock.console.refusals import HEADERS, Denied
 from penstock.http.server import Exchange
 
 MOST_LISTENERS: Final = 64

@@ -10,6 +10,13 @@ from penstock.control.tenants import Changed, Declared, Exists, Fault, Invalid, 
 from penstock.stores.base import StoreFailed, StoreRefused
 
 
+HEADERS: Final = (
+    b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: same-origin\r\n"
+    b"content-security-policy: default-src 'none'; frame-ancestors 'none'\r\n"
+)
+"""Of every answer that is data."""
+
+
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     """`faults` say what is wrong where in what was sent."""
 

@@ -28,7 +28,7 @@ class Act(StrEnum):
 ROLES: Final[dict[Role, frozenset[Act]]] = {
     "owner": frozenset(Act),
     "admin": frozenset(Act) - {Act.FORGET_USERS},
-    "viewer": frozenset({Act.LOOK, Act.SEE_TENANTS, Act.SEE_COSTS, Act.SEE_AUDIT, Act.CHECK_CONFIG, Act.SEE_CONFIG, Act.SEE_REQUESTS}),
+    "viewer": frozenset(Act) - {Act.RUN_TENANTS, Act.SET_BUDGETS, Act.FORGET_USERS},
     "billing": frozenset({Act.LOOK, Act.SEE_TENANTS, Act.SEE_COSTS, Act.SET_BUDGETS}),
 }
 POWER: Final[tuple[Role, ...]] = ("owner", "admin", "billing", "viewer")  # the most powerful first

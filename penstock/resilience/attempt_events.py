@@ -1,4 +1,4 @@
-"""What happens to the attempts of a request, and what is to be done about it: what goes into `Attempts`, and comes out."""
+"""What happens to the attempts of a request, and what is to be done: what goes into `Attempts`, and what comes out."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ OK = ""
 class Log:
     """One row for each request that is over; rows are in the order of their ends. Times in seconds, amounts in tokens.
 
-    `first` is NaN where no token came. `words` are what `tenant`, `model`, `priority`, `failed` and `deployment` number.
+    `first` is NaN where no token came. `words` are what `tenant`, `model`, `priority`, `failed`, `deployment` number.
     """
 
     __slots__ = (

@@ -25,9 +25,7 @@ from penstock.resilience.degrade import together
 from penstock.resilience.hedging import Hedging
 from penstock.resilience.options import BreakerRule, HedgeRule, Ladder, ShedRule
 from penstock.resilience.outliers import Outliers
-from penstock.resilience.pressure import Looked, Pressed, look
 from penstock.resilience.retry_budget import RetryBudget
-from penstock.resilience.shed import shed
 from penstock.resilience.watch import Watch
 from penstock.sim.deployment import Deployment
 from penstock.sim.engines import Engines
@@ -44,7 +42,6 @@ MAX_TOKENS: Final = 4_096  # what callers ask for at most; how much they get is 
 REPORT_EVERY: Final = 2.0  # seconds, as the live prober
 PROBES: Final = 2  # that fail in a row, before a replica is taken out, as there
 TEND_EVERY: Final = 0.25  # seconds, as the live worker
-SWEEP_EVERY: Final = 1.0  # likewise
 
 
 class Traffic(Protocol):
@@ -114,7 +111,8 @@ class Simulation:
     ) -> None:
         """`plans` by the name of the model, the first one for arrivals that name none; default: one model, which goes
         to all deployments in their order. `queue`: late binding in a central queue; None: each is sent at once.
-        `breaker`: instead of the deployments' own. `budget` makes each model's. `hedges` and `ladders` by model; `shed`: None: nobody is refused for others' sake.
+        `breaker`: instead of the deployments' own. `budget` makes each model's. `hedges` and `ladders` by model.
+        `shed`: None: nobody is refused for the sake of others.
         """
         rng = Random(seed)
         self.world = World()
@@ -132,8 +130,6 @@ class Simulation:
             min(d.engine.block_size for d in deployments.values()),
         )
         self._alive = 0
-        self._shed = shed
-        self._pressed = Pressed()
         pools: dict[str, list[Replica]] = {}
         gates: dict[str, Breaker | Limited] = {}
         for name, deployment in deployments.items():
@@ -155,7 +151,8 @@ class Simulation:
                 made = Queued(key, queue, self.fleet.balancer, self.fleet.rng, self.world.time, self.world.at)
                 made.serve([pools[name] for name in key])
                 self.fleet.queues.append(made)
-        self._routes = {
+        self.fleet.shed = shed
+        self._routes = self.fleet.routes = {
             model: Route(
                 model,
                 plan,
@@ -168,14 +165,11 @@ class Simulation:
             for model, plan in plans.items()
         }
 
-        self._laddered = any([route.ladder for route in self._routes.values()])
-        self._swept_at = 0.0
-
     def run(self) -> int:
         """Until the last answer has ended. Returns the number of events."""
         with uncollected():
             self._report()
-            if self.fleet.queues or self.fleet.watches or self._laddered:
+            if self.fleet.tended:
                 self._tend()
             Coming(self).next()
             return self.world.run()
@@ -200,9 +194,9 @@ class Simulation:
         self._pooled.see(arrival.prefix_hashes, arrival.prefix_tokens, arrival.prompt_tokens)
         route = self._routes[arrival.model or self._first]
         most = MAX_TOKENS
-        pressed = self._pressed
-        if pressed.steps and route.model in pressed.steps:
-            given = together(pressed.steps[route.model])
+        steps = self.fleet.pressed.steps
+        if steps and route.model in steps:
+            given = together(steps[route.model])
             if given.answer is not None:
                 self._turned_away(arrival, route.model, "static")
                 return
@@ -211,14 +205,9 @@ class Simulation:
             if given.max_tokens is not None:
                 most = given.max_tokens
                 arrival = structs.replace(arrival, output_tokens=min(arrival.output_tokens, most))
-        if self._shed is not None and route.model in pressed.saturations and route.queued is not None:
-            rule, plan = self._shed, route.plan
-            target = plan.first_token_timeout if rule.target is None else rule.target
-            drain = route.queued.drains[arrival.priority]
-            pressure = pressed.saturations[route.model]
-            if shed(rule, arrival.priority, pressure, drain, target, self.fleet.rng) is not None:
-                self._turned_away(arrival, route.model, "shed")
-                return
+        if self.fleet.refuses(route, arrival.priority):
+            self._turned_away(arrival, route.model, "shed")
+            return
         request = self._request(arrival, route.model, most)
         SimulatedRequest(self.world, self.fleet, route, request, self._ended, arrival).start()
 
@@ -314,27 +303,11 @@ class Simulation:
             self.world.at(self.world.now + self._report_every, self._report)
 
     def _tend(self) -> None:
-        """What the live gateway looks at some times a second, and not at each request."""
+        """What the live worker has looked at, and not each request."""
         now = self.world.now
-        for queued in self.fleet.queues:
-            queued.tend(now)
-        self._look(now)
-        if now - self._swept_at >= SWEEP_EVERY:
-            self._swept_at = now
-            for watch in self.fleet.watches.values():
-                watch.sweep(now)
+        self.fleet.tend(now)
         if self._alive or not self.exhausted:
             self.world.at(now + TEND_EVERY, self._tend)
-
-    def _look(self, now: float) -> None:
-        if self._shed is None and not self._laddered:
-            return
-        looked: list[Looked] = []
-        for route in self._routes.values():
-            queued = route.queued
-            drains = queued.drains if queued is not None and queued.engaged else None
-            looked.append(Looked(route.model, route.pools, route.plan.first_token_timeout, route.ladder, drains))
-        self._pressed = look(self._shed or ShedRule(), looked, self._pressed, now)
 
 
 @contextmanager

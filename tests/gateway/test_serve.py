@@ -15,7 +15,8 @@ from penstock.core.outcome import UsageSource
 from penstock.core.plan import Plan
 from penstock.resilience.breaker import Breaker, BreakerRule
 from penstock.resilience.retry_budget import RetryBudget
-from penstock.sim.fleet import Fleet, Response
+from penstock.sim.deployment import Response
+from penstock.sim.fleet import Fleet, Route
 from penstock.sim.requests import Scripted, SimulatedRequest
 from penstock.sim.world import World as SimulatedWorld
 from penstock.testing import virtual_loop
@@ -312,15 +313,10 @@ def test_the_simulator_takes_the_same_decisions(behaviours, seed, hedge):
         return Response(s.ttft, None, (s.tokens - 1) * s.tpot)
 
     world, finished = SimulatedWorld(), []
-    fleet = Fleet(
-        pools={"main": [Replica(n, "main") for n in sorted(by_name)]},
-        breakers={n: Breaker(BreakerRule()) for n in by_name},
-        balancer=Balancer(),
-        budget=RetryBudget(),
-        rng=Random(seed),
-        upstream=Scripted(world, engine),
-    )
-    simulated = SimulatedRequest(world, fleet, request(), plan, finished.append)
+    fleet = Fleet(Balancer(), {n: Breaker(BreakerRule()) for n in by_name}, Random(seed), Scripted(world, engine))
+    route = Route("chat", plan, {"main": [Replica(n, "main") for n in sorted(by_name)]}, RetryBudget())
+    simulated = SimulatedRequest(world, fleet, route, request(), finished.append)
+    simulated.start()
     world.run()
     assert simulated.opened == live.opened
     assert len(finished) == 1
