@@ -134,7 +134,8 @@ class LeastCost:
         self._costs = Costs(options)
 
     def pick(self, ask: Ask, pool: Sequence[Replica], places: Sequence[int], rng: Random) -> int:
-        costs, found = self._costs, []
+        costs = self._costs
+        found: list[float] = []
         least = -1.0
         for place in places:
             replica = pool[place]
@@ -144,7 +145,10 @@ class LeastCost:
             if least < 0.0 or cost < least:
                 least = cost
         limit = least * NEAR + MOMENT
-        near = [place for place, cost in zip(places, found, strict=True) if cost <= limit]
+        near: list[int] = []
+        for at, place in enumerate(places):
+            if found[at] <= limit:
+                near.append(place)
         return near[0] if len(near) == 1 else near[int(rng.random() * len(near))]
 
 

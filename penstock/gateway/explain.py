@@ -77,7 +77,7 @@ def explain(
             rules,
             found.facts,
             () if nowhere else _replicas(plane, course.route, request),
-            pressure.saturations.get(request.model, 0.0),
+            pressure.saturations.get(course.route.model, 0.0),
             _degraded(course),
             course.say,
             course.max_tokens,

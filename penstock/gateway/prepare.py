@@ -285,7 +285,7 @@ def _router(model: ModelSpec, deployments: Mapping[str, DeploymentSpec]) -> Rout
     try:
         return Router(
             model.name,
-            model.routing or RoutingSpec(),
+            model.routing or RoutingSpec(context=False),  # nothing is to be decided
             [Target(one.name, one.self_hosted, one.location, one.context_window) for one in targets],
         )
     except ValueError as error:

@@ -33,8 +33,9 @@ class Pressure:
         self.saturations, self.steps = found.saturations, found.steps
 
     def admit(self, plane: Plane, route: Route, request: Request, rng: Random) -> None:
-        """Raises `QueueRefused` when it is one of those that are turned away for the sake of others."""
-        rule, pressed = plane.spec.shed, self.saturations.get(request.model)
+        """Raises `QueueRefused` when it is one of those that are turned away for the sake of others. What counts is the
+        pressure on the model that is to answer, which may be another one than was asked for."""
+        rule, pressed = plane.spec.shed, self.saturations.get(route.model)
         if rule is None or pressed is None or route.queued is None:
             return
         target = route.plan.first_token_timeout if rule.target is None else rule.target

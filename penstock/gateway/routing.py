@@ -150,8 +150,11 @@ def direct(
     does when nobody is ready at all. What has to stay inside stays there, on any rung.
     """
     asking, endpoint = Asking(plane, accounting, request, said, header), request.endpoint
-    decision = asking.follow(request.model)
-    course = _course(plane, decision, endpoint)
+    route = plane.routes[request.model].by_endpoint[endpoint]
+    if route.router is None:
+        course = Course(route, route.ladder)
+    else:
+        course = _course(plane, asking.follow(request.model), endpoint)
     route, refusal = course.route, course.refusal
     nobody = refusal is not None and refusal.code == "no_private_deployment"
     if not route.ladder or (refusal is not None and not nobody):

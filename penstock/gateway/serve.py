@@ -27,15 +27,14 @@ from penstock.core.errors import (
     UpstreamFailed,
 )
 from penstock.core.ids import RequestIds
-from penstock.core.microseconds import to_microsecond
-from penstock.core.outcome import Outcome, UsageSource
-from penstock.core.plan import OK
-from penstock.core.request import ANYONE, UNATTRIBUTED, Attribution, Caller, Endpoint, Priority, Request, Usage
+from penstock.core.outcome import Outcome
+from penstock.core.request import Attribution, Caller, Endpoint, Priority, Request
 from penstock.gateway import background
-from penstock.gateway.accounting import NOTHING, Accounting, Bill, cost_of_answer
-from penstock.gateway.alarm import Alarm, Alarms
+from penstock.gateway.accounting import Accounting
+from penstock.gateway.alarm import Alarms
 from penstock.gateway.auth import identify
 from penstock.gateway.background import Background
+from penstock.gateway.call import Call, headers, receipt
 from penstock.gateway.cascading import Climb
 from penstock.gateway.continuing import go_on
 from penstock.gateway.degrading import speak
@@ -44,8 +43,7 @@ from penstock.gateway.exchange import Exchange
 from penstock.gateway.explain import PATH as EXPLAIN
 from penstock.gateway.explain import explain, operation_of
 from penstock.gateway.inline_media import inlined
-from penstock.gateway.leases import Leases
-from penstock.gateway.max_tokens import at_most, held_to
+from penstock.gateway.max_tokens import held_to
 from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, openapi, words_for
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.pressure import Pressure
@@ -53,7 +51,6 @@ from penstock.gateway.relay import Relay
 from penstock.gateway.routing import Course, Header, direct, rescue
 from penstock.gateway.stored_responses import Recalled, StoredResponses
 from penstock.gateway.try_upstreams import Try, TryUpstreams
-from penstock.pricing.bill import Cost
 from penstock.resilience.failures import for_caller
 from penstock.stores.counters_memory import MemoryCounters
 from penstock.stores.memory import MemoryResponses
@@ -65,81 +62,10 @@ from penstock.wire.special import COUNT_BODIES
 NOBODY: Final = frozenset({FailureKind.NO_REPLICA, FailureKind.CONNECT, FailureKind.CONNECT_TIMEOUT})
 """How it looks when nobody is there: then the ladder holds, before anybody has found that out for all."""
 SWEEP_EVERY: Final = 1.0  # seconds between two looks for replicas that do worse than their like
-CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
 _MODELS: Final = re.compile(rb"(?:/openai|/anthropic)?/v1/models(?:/(.+))?").fullmatch
 _PRIORITIES: Final = {priority.value.encode(): priority for priority in Priority}
 _RANKS: Final = {priority: rank for rank, priority in enumerate(Priority)}
 Page = Callable[[Exchange], None]
-
-
-class Call:
-    """What is known of a request while it lives; the receipt is written from it. Owns the relay of its answer."""
-
-    __slots__ = (
-        "_gateway", "admitted_at", "alarm", "answer", "bill", "caller", "climb", "course", "degraded", "endpoint",
-        "error", "id", "is_over", "last", "leases", "plane", "received_at", "request", "route", "shown_at", "status",
-        "told", "tries", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, gateway: Gateway, id: str, plane: Plane, endpoint: Endpoint) -> None:
-        self._gateway, self.id, self.plane, self.endpoint = gateway, id, plane, endpoint
-        self.received_at = plane.clock.now()
-        self.admitted_at = 0.0  # 0: it was not
-        self.alarm = Alarm()
-        self.leases = Leases()
-        self.caller: Caller = ANYONE
-        self.request: Request | None = None
-        self.route: Route | None = None
-        self.course: Course | None = None  # what routing and the ladder have decided
-        self.climb: Climb | None = None  # its cascade
-        self.degraded: tuple[str, ...] = ()
-        self.bill: Bill | None = None
-        self.told = b""  # header lines of the answer that are known before it
-        self.tries: TryUpstreams | None = None
-        self.answer: Try | None = None  # whose first token was the caller's first
-        self.shown_at: float | None = None  # when the caller got that, where it had been held
-        self.last: Try | None = None  # the same, or who went on when that broke
-        self.status = 499
-        self.error: str | None = CLIENT_LEFT  # until something else is true
-        self.waiting: asyncio.Future[UpstreamError | None] | None = None  # somebody awaits the end of the stream
-        self.is_over = False
-
-    def ended(self, answer: Try, failure: UpstreamError | None) -> None:
-        """The answer is whole, or broke in the middle."""
-        self.error = None if failure is None else for_caller(failure).code
-        assert self.tries is not None
-        self.tries.end(answer, OK if failure is None else failure.kind)
-
-    def shorten(self, course: Course, request: Request) -> Request:
-        """The request, with fewer tokens for its answer where that course says so."""
-        fewer = None if course.max_tokens is None else at_most(course.max_tokens, course.route.cap_name, request)
-        if fewer is None:
-            return request
-        self.request = fewer
-        self.degraded = (f"max_tokens={course.max_tokens}", *course.degraded)
-        return fewer
-
-    def forget(self) -> None:
-        """Drop what the caller sent, wherever it was changed for upstreams."""
-        if self.request is not None:
-            self.request.forget()
-        if self.climb is not None:
-            self.climb.forget()
-
-    # --- Owner ---
-
-    def relayed(self, failure: UpstreamError | None) -> None:
-        if self.waiting is not None:
-            if not self.waiting.done():
-                self.waiting.set_result(failure)
-            return
-        assert self.answer is not None
-        self.ended(self.answer, failure)
-        self._gateway.over(self)
-
-    def left(self) -> None:
-        if self.waiting is None:  # else that somebody is cancelled
-            self._gateway.left(self)
 
 
 class Gateway:
@@ -282,10 +208,10 @@ class Gateway:
             call.status = 200  # from here on what breaks is told inside the answer
             plain = answer.stream.plain
             if plain is not None:
-                exchange.respond(200, plain, _headers(call, answer), answer.stream.content_type)
+                exchange.respond(200, plain, headers(call, answer), answer.stream.content_type)
                 call.ended(answer, None)
             else:
-                exchange.start(200, _headers(call, answer), answer.stream.content_type)
+                exchange.start(200, headers(call, answer), answer.stream.content_type)
                 exchange.forget()
                 may_go_on = so_far is not None
                 if not may_go_on:
@@ -364,7 +290,7 @@ class Gateway:
             await self._responses.keep(recalled, spoken.response, plane.spec)
         call.status, call.error = 200, None
         headers = f"x-request-id: {call.id}\r\nx-penstock-plane: {plane.spec.version}\r\n".encode("ascii")
-        headers += course.headers((), call.degraded)
+        headers += course.headers(() if call.climb is None else call.climb.why, call.degraded)
         if request.stream:
             exchange.start(200, headers, spoken.content_type)
             exchange.finish(spoken.body)
@@ -386,7 +312,7 @@ class Gateway:
         call.last = drained or call.last
         call.leases.release()
         self._alarms.clear(call.alarm)
-        outcome, cost = _receipt(call)
+        outcome, cost = receipt(call)
         bill, request = call.bill, call.request
         if bill is not None and request is not None:
             self._accounting.settle(bill, request, outcome)
@@ -449,11 +375,13 @@ class Gateway:
     def _explain(self, exchange: Exchange) -> None:
         plane, operation = self.plane, operation_of(exchange.query)
         endpoint = operation.endpoint
-        caller = identify(plane, exchange, endpoint)
+        caller = _in_class(identify(plane, exchange, endpoint), exchange.header(b"x-penstock-priority"))
         request = operation.parse(exchange, self._ids.next(), endpoint, caller, plane.clock.now(), "")
         if _route(plane, caller, request.model, endpoint) is None:
             raise _not_served(request.model, endpoint)
         said = self._accounting.attribute(plane, request, exchange.header)
+        if said.session:
+            request = structs.replace(request, session=_session(request, said.session))
         exchange.respond(200, explain(plane, self._accounting, self._pressure, request, said, exchange.header))
 
     def _describe(self, exchange: Exchange) -> None:
@@ -467,79 +395,6 @@ class Gateway:
         missing = self.plane.unready_models()
         body = openai_chat.readiness(missing, self.plane.version)
         exchange.respond(503 if missing else 200, body)
-
-
-def _headers(call: Call, answer: Try) -> bytes:
-    plane, climb = call.plane, call.climb
-    now = plane.clock.now()
-    attempts = answer.number + 1 if climb is None else climb.n_attempts()
-    held = call.shown_at is not None
-    waited = now - call.admitted_at if held else (answer.first_token_at or now) - answer.started_at
-    headers = (
-        f"x-request-id: {call.id}\r\nx-penstock-replica: {answer.replica.name}\r\n"
-        f"x-penstock-attempts: {attempts}\r\nx-penstock-plane: {plane.spec.version}\r\n"
-        f"server-timing: gateway;dur={(now - call.received_at - waited) * 1e3:.2f}, "
-        f"upstream;dur={waited * 1e3:.2f}\r\n"
-    )
-    if answer.stream.lost:
-        headers += f"x-penstock-lost: {', '.join(answer.stream.lost)}\r\n"
-    lines = headers.encode("ascii", "replace")
-    if call.course is not None:
-        lines += call.course.headers(() if climb is None else climb.why, call.degraded)
-    return lines + call.told if call.bill is None else lines + call.told + call.bill.headers()
-
-
-def _receipt(call: Call) -> tuple[Outcome, Cost]:
-    answer, last, request, tries, plane = call.answer, call.last, call.request, call.tries, call.plane
-    usage, source = (Usage(), UsageSource.NONE) if last is None else last.stream.usage()
-    duration = plane.clock.now() - call.received_at
-    course, climb = call.course, call.climb
-    first = None if answer is None else call.shown_at or answer.first_token_at
-    received_at = plane.clock.wall() - duration
-    choice = None if tries is None else tries.choice
-    deployment, cost, said = "", NOTHING, UNATTRIBUTED
-    if last is not None and call.route is not None:
-        deployment = last.replica.deployment
-        cost = cost_of_answer(usage, source, call.route.prices[deployment], received_at)
-    attempts = () if tries is None else tries.records
-    if climb is not None:
-        attempts, cost = climb.attempts(), climb.cost(cost, received_at)
-    if call.bill is not None:
-        said = call.bill.attribution
-    outcome = Outcome(
-        received_at=received_at,
-        request_id=call.id,
-        endpoint=call.endpoint,
-        tenant=call.caller.tenant,
-        key_id=call.caller.key_id,
-        model="" if request is None else request.model,
-        stream=request is not None and request.stream,
-        status=call.status,
-        error=call.error,
-        attempts=attempts,
-        usage=usage,
-        usage_source=source,
-        finish_reason=None if last is None else last.stream.finish_reason,
-        first_token_after=None if first is None else to_microsecond(first - call.received_at),
-        duration=to_microsecond(duration),
-        plane_version=plane.spec.version,
-        deployment=deployment,
-        team=call.caller.team,
-        user_hash=said.user_hash,
-        feature=said.feature,
-        session=said.session,
-        tags=said.tags,
-        cost_nanos=cost.nanos,
-        priority=call.caller.priority,
-        admitted_after=to_microsecond(call.admitted_at - call.received_at) if call.admitted_at else 0.0,
-        queued_for=0.0 if tries is None else to_microsecond(tries.queued_for),
-        predicted_ttft=0.0 if choice is None else to_microsecond(choice.wait),
-        matched_tokens=0 if choice is None or request is None else max(0, request.prompt_tokens - choice.uncached),
-        why=() if course is None else course.why if climb is None else (*course.why, *climb.why),
-        arm="" if course is None else course.arm,
-        degraded=call.degraded,
-    )
-    return outcome, cost
 
 
 def _in_class(caller: Caller, header: bytes | None) -> Caller:

@@ -2,19 +2,24 @@
 
 import asyncio
 import json
+from hashlib import sha256
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.config.spec import GrantSpec, KeySpec
 from penstock.core.errors import FailureKind
 from penstock.core.outcome import UsageSource
 from penstock.core.plan import CANCELLED, OK
 from penstock.core.request import Endpoint
 from penstock.gateway import cascading
+from penstock.gateway.accounting import Accounting
 from penstock.gateway.cascading import verdict, wanted
+from penstock.resilience.options import NO_REPLICA, Step
 from penstock.routing.spec import CascadeSpec, Escalation, RoutingSpec
+from penstock.stores.counters_memory import MemoryCounters
 from penstock.testing.fake_upstream import Script
 from tests.gateway.routed_world import Routed, deployment, header, model, play, says, text_of
 
@@ -182,6 +187,38 @@ def test_when_the_last_step_has_no_answer_its_failure_is_told_and_what_was_throw
     play(story)
 
 
+def test_the_ledger_has_the_cost_of_everything_that_was_asked_to_the_nano_dollar():
+    async def story(loop):
+        entries = []
+        accounting = Accounting(MemoryCounters(loop), on_entry=lambda entry, slot: entries.append(entry))
+        spec = RoutingSpec(cascade=CascadeSpec((("cheap",), ("strong",)), Escalation(refusal=True, judge="judge")))
+        models = [model("chat", "cheap", "strong", routing=spec), model("judge", "judge")]
+        scripts = {"cheap": SURE, "strong": RIGHT, "judge": says("3")}
+        world = Routed(loop, scripts, models, [CHEAP, STRONG, JUDGE], accounting=accounting)
+        await world.chat()
+        (entry,) = entries
+        assert entry.cost_nanos == CHEAPLY + STRONGLY + 110 * 100_000 == world.outcomes[0].cost_nanos
+        assert (entry.deployment, entry.output_tokens) == ("strong", 20)
+
+    play(story)
+
+
+def test_what_is_reserved_is_enough_for_all_steps_and_the_judge():
+    async def story(loop):
+        for judge, nanos in ((None, 11_000), ("judge", 111_000)):
+            spec = RoutingSpec(cascade=CascadeSpec((("cheap",), ("strong",)), Escalation(refusal=True, judge=judge)))
+            models = [model("chat", "cheap", "strong", routing=spec), model("judge", "judge")]
+            for most, status in ((99 * nanos, 403), (199 * nanos, 200)):  # of 100 tokens and a short prompt
+                key = KeySpec("k", sha256(b"sk-1").hexdigest(), 0)
+                known = {"keys": (key,), "grants": (GrantSpec(max_cost=most),), "insecure_dev": False}
+                scripts = {"cheap": SURE, "judge": says("9")}
+                world = Routed(loop, scripts, models, [CHEAP, STRONG, JUDGE], **known)
+                answer = await world.chat(max_tokens=100, headers=[("authorization", "Bearer sk-1")])
+                assert answer.status == status, (judge, most)
+
+    play(story)
+
+
 def test_what_is_longer_than_can_be_held_is_not_good_enough(monkeypatch):
     monkeypatch.setattr(cascading, "MAX_HELD", 2 * 2**20)
 
@@ -314,15 +351,16 @@ escalations = st.sampled_from(
     st.sampled_from([None, 1, 2]),
     st.booleans(),
     st.sampled_from(["cancel", "drain"]),
+    st.sampled_from([(), (Step(NO_REPLICA, NO_REPLICA, model="judge"),), (Step(NO_REPLICA, NO_REPLICA, answer="."),)]),
     st.one_of(st.none(), st.floats(0.0, 12.0)),
     st.integers(0, 99),
 )
 def test_nothing_leaks_and_every_attempt_is_told_whenever_the_caller_leaves(
-    upstreams, judge, rule, hold, stream, on_disconnect, leaves_at, seed
+    upstreams, judge, rule, hold, stream, on_disconnect, ladder, leaves_at, seed
 ):
     async def story(loop):
         spec = RoutingSpec(cascade=CascadeSpec((("cheap",), ("strong",)), rule, hold))
-        chat = model("chat", "cheap", "strong", routing=spec, on_disconnect=on_disconnect)
+        chat = model("chat", "cheap", "strong", routing=spec, on_disconnect=on_disconnect, degrade=ladder)
         scripts = {**upstreams, "judge": judge}
         world = Routed(loop, scripts, [chat, model("judge", "judge")], [CHEAP, STRONG, JUDGE], seed=seed)
         task = loop.create_task(world.chat(stream=stream))

@@ -146,6 +146,18 @@ def test_another_model_answers_under_pressure_and_the_receipt_says_who_was_asked
     play(story)
 
 
+def test_who_goes_on_to_another_model_is_turned_away_only_if_that_one_is_full():
+    async def story(loop):
+        world = degraded(loop, Step(0.8, 0.7, model="small"))
+        pressed(world, 2.0)
+        for full, status in (("chat", 200), ("small", 503)):
+            world.gateway._pressure.saturations = {full: 2.0}
+            assert (await world.chat()).status == status
+        assert world.outcomes[-1].error == "shed"
+
+    play(story)
+
+
 def test_the_ladder_holds_at_once_when_the_last_replica_goes_and_a_model_that_can_comes_before_the_text():
     async def story(loop):
         world = degraded(loop, Step(*AT_NONE, model="small"), Step(*AT_NONE, answer=SORRY))

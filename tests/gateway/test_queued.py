@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from penstock.balancing.queue_options import ClassOptions, QueueOptions
 from penstock.config.spec import GrantSpec, KeySpec
 from penstock.core.plan import CANCELLED, OK, Plan
-from penstock.core.request import Priority
-from penstock.resilience.options import OutlierRule, ShedRule
+from penstock.core.request import Caller, Priority
+from penstock.resilience.options import HedgeRule, OutlierRule, ShedRule
 from penstock.testing import virtual_loop
 from penstock.testing.fake_upstream import Script
-from tests.worlds import PLAIN, PLAN, STREAM, World
+from tests.simulated import Simulated, untied
+from tests.worlds import PLAIN, PLAN, STREAM, World, request
 
 PATIENT = msgspec.structs.replace(PLAN, first_token_timeout=100.0, idle_timeout=100.0, total_timeout=500.0)
 
@@ -240,6 +241,82 @@ def test_nothing_leaks_whenever_callers_come_and_leave(scripts, asks, max_runnin
         world.check_nothing_is_held()
 
     play(story)
+
+
+patient_script = st.builds(
+    Script,
+    ttft=st.sampled_from([0.01, 0.3, 1.5, 30.0]),
+    tokens=st.integers(1, 12),
+    tpot=st.sampled_from([0.0, 0.05, 0.7]),
+    status=st.sampled_from([200, 200, 200, 200, 503, 429]),
+    fault=st.sampled_from([None, None, None, None, "connect", "reset"]),
+    fail_after=st.sampled_from([0.01, 0.5]),  # and no Retry-After: all who wait for it would come at the same instant
+)
+keys = {"low": b"sk-1", "normal": b"sk-2", "critical": b"sk-3"}
+known_keys = {
+    "keys": tuple(KeySpec(name, sha256(key).hexdigest(), n) for n, (name, key) in enumerate(keys.items())),
+    "grants": tuple(GrantSpec(priority=Priority(name)) for name in keys),
+    "insecure_dev": False,
+}
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(patient_script, min_size=1, max_size=4),
+    st.lists(st.tuples(st.floats(0.0, 0.6), st.sampled_from(sorted(keys))), min_size=1, max_size=25),
+    st.integers(1, 4),
+    st.sampled_from([QueueOptions(), QueueOptions(order="fcfs"), QueueOptions(normal=ClassOptions(depth=2))]),
+    st.sampled_from([None, 0.4, HedgeRule(enough=3, share=0.5)]),
+    st.sampled_from([None, OutlierRule(window=5.0)]),
+    st.sampled_from([None, ShedRule(target=1.0)]),
+    st.integers(0, 999),
+)
+def test_the_simulator_takes_the_same_decisions_for_many_who_wait(
+    behaviours, asks, max_running, queue, hedge, outliers, shed, seed
+):
+    plan = Plan(("main",), max_attempts=3, first_token_timeout=4.0, idle_timeout=90.0, total_timeout=60.0)
+    hedging = hedge if isinstance(hedge, HedgeRule) else None
+    if hedging is None:
+        plan = msgspec.structs.replace(plan, hedge_after=hedge)
+    scripts = {f"r{i}": untied(script, i) for i, script in enumerate(behaviours)}
+    at, times = 0.0, []
+    for n, (gap, _) in enumerate(asks):
+        at += gap
+        times.append(at + 7.3e-5 + n * 3.7e-6)  # when nothing else happens
+
+    async def story(loop):
+        world = Engines(
+            loop, scripts, max_running=max_running, plan=plan, seed=seed, queue=queue, shed=shed, hedge=hedging,
+            deployment={"outliers": outliers}, **known_keys,
+        )  # fmt: skip
+        tending = loop.create_task(world.tending())
+
+        async def ask(when, name):
+            await asyncio.sleep(when)
+            return await world.ask(headers=((b"authorization", b"Bearer " + keys[name]),))
+
+        exchanges = await asyncio.gather(*[ask(when, name) for when, (_, name) in zip(times, asks, strict=True)])
+        assert len(exchanges) == len(world.outcomes) == len(asks)
+        tending.cancel()
+        world.check_nothing_is_held()
+        return world.opened, world.outcomes
+
+    opened, outcomes = virtual_loop.run(story)
+    simulated = Simulated(
+        scripts, plan, seed=seed, queue=queue, outliers=outliers, hedge=hedging, shed=shed, max_running=max_running
+    )
+    for n, (when, (_, name)) in enumerate(zip(times, asks, strict=True)):
+        caller = Caller(name, priority=Priority(name))
+        simulated.ask(when, msgspec.structs.replace(request(now=when), id=str(n), caller=caller))
+    simulated.run(until=at + 100.0)
+    assert simulated.opened == opened
+    told = {int(number): (failed is not None, ttft) for number, failed, ttft in simulated.ended}
+    assert sorted(told) == list(range(len(asks)))
+    for n, outcome in enumerate(sorted(outcomes, key=lambda outcome: outcome.received_at)):
+        failed, ttft = told[n]
+        assert failed == (outcome.error is not None)
+        if ttft is not None:
+            assert ttft == pytest.approx(outcome.first_token_after, abs=2e-6)
 
 
 @pytest.mark.parametrize("order", ["fcfs", "hrrn"])

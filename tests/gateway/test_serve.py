@@ -1,27 +1,20 @@
 """The live gateway on virtual time: answers, faults, outages, leaks, and agreement with the simulator."""
 
 import asyncio
-from random import Random
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.balancing.balancer import Balancer
-from penstock.core.errors import FailureKind, UpstreamError, kind_of_status
-from penstock.core.fleet import Replica
+from penstock.core.errors import FailureKind
 from penstock.core.outcome import UsageSource
 from penstock.core.plan import Plan
-from penstock.resilience.breaker import Breaker, BreakerRule
-from penstock.resilience.retry_budget import RetryBudget
-from penstock.sim.deployment import Response
-from penstock.sim.fleet import Fleet, Route
-from penstock.sim.requests import Scripted, SimulatedRequest
-from penstock.sim.world import World as SimulatedWorld
+from penstock.resilience.breaker import BreakerRule
 from penstock.testing import virtual_loop
 from penstock.testing.exchange import FakeExchange
 from penstock.testing.fake_upstream import DONE, ROLE, TOKEN, USAGE, Script
+from tests.simulated import Simulated, untied
 from tests.worlds import PLAIN, PLAN, STREAM, World, request
 
 ASK_USAGE = STREAM[:-1] + b',"stream_options":{"include_usage":true}}'
@@ -285,41 +278,17 @@ def test_an_answer_that_streams_costs_no_task():
     virtual_loop.run(main)
 
 
-def untied(script, i):
-    """Two things at the very same instant have no right order; keep them apart."""
-    return msgspec.structs.replace(
-        script,
-        ttft=script.ttft + 1.7e-4 + i * 1e-5,
-        fail_after=script.fail_after + 3.1e-4 + i * 1e-5,
-        cut_after=None,
-    )
-
-
 @given(st.lists(scripts, min_size=1, max_size=4), st.integers(0, 999), hedges)
 @settings(max_examples=300, deadline=None)
 def test_the_simulator_takes_the_same_decisions(behaviours, seed, hedge):
     plan = msgspec.structs.replace(PLAN, hedge_after=hedge)
     by_name = {f"r{i}": untied(s, i) for i, s in enumerate(behaviours)}
     exchange, outcome, live = serve(by_name, plan=plan, seed=seed)
-
-    def engine(replica, _request):
-        s = by_name[replica.name]
-        if s.fault is not None:
-            kind = FailureKind.CONNECT if s.fault == "connect" else FailureKind.NETWORK
-            return Response(s.fail_after, UpstreamError(kind), 0.0)
-        if s.status != 200:
-            after = 1.2345 if s.headers else None
-            return Response(s.fail_after, UpstreamError(kind_of_status(s.status), retry_after=after), 0.0)
-        return Response(s.ttft, None, (s.tokens - 1) * s.tpot)
-
-    world, finished = SimulatedWorld(), []
-    fleet = Fleet(Balancer(), {n: Breaker(BreakerRule()) for n in by_name}, Random(seed), Scripted(world, engine))
-    route = Route("chat", plan, {"main": [Replica(n, "main") for n in sorted(by_name)]}, RetryBudget())
-    simulated = SimulatedRequest(world, fleet, route, request(), finished.append)
-    simulated.start()
-    world.run()
+    simulated = Simulated(by_name, plan, seed=seed)
+    simulated.ask(0.0, request())
+    simulated.run(0.0, tended=False)
     assert simulated.opened == live.opened
-    assert len(finished) == 1
-    assert (simulated.failed is not None) == (exchange.status != 200)
-    if simulated.ttft is not None:
-        assert simulated.ttft == pytest.approx(outcome.first_token_after, abs=1e-6)
+    ((_, failed, ttft),) = simulated.ended
+    assert (failed is not None) == (exchange.status != 200)
+    if ttft is not None:
+        assert ttft == pytest.approx(outcome.first_token_after, abs=1e-6)
