@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
-from heapq import heappop, heappush
+from collections.abc import AsyncIterator
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,52 +30,47 @@ from penstock.batching.scheduler import Refused
 from penstock.batching.sequence import CountedSequence
 from penstock.sim.cost_model import MODEL_A
 from penstock.sim.engine_model import EngineCall, EngineModel
+from penstock.sim.world import World
 
 MODEL = "modelled"
 PIECE = 0.1  # seconds between two pieces of an answer; the simulator's engine decodes many steps at once
 
 
 class RealTime:
-    """A `sim.world.World` that goes by the clock. What is late happens at the time for which it was due."""
+    """Lets a simulated world go by the clock. What is late happens at the time for which it was due."""
 
     def __init__(self, speed: float) -> None:
+        self.world = World()
         self._speed = speed
         self._began = perf_counter()
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.now = 0.0
-
-    def at(self, when: float, do: Callable[[], None]) -> None:
-        self._order += 1
-        heappush(self._due, (when, self._order, do))
-        self._set()
 
     def catch_up(self) -> None:
         """Let everything happen that is due."""
         until = (perf_counter() - self._began) * self._speed
-        while self._due and self._due[0][0] <= until:
-            self.now, _, do = heappop(self._due)
-            do()
-        self.now = max(self.now, until)
+        self.world.run(until)
+        self.world.now = max(self.world.now, until)
 
-    def _set(self) -> None:
+    def wake(self) -> None:
+        """When something is due: whoever has put something into the world asks for it."""
         if self._timer is not None:
             self._timer.cancel()
-        wait = self._due[0][0] / self._speed - (perf_counter() - self._began)
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, wait), self._ring)
+            self._timer = None
+        due = self.world.next_at()
+        if due < inf:
+            wait = due / self._speed - (perf_counter() - self._began)
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, wait), self._ring)
 
     def _ring(self) -> None:
         self._timer = None
         self.catch_up()
-        if self._due and self._timer is None:
-            self._set()
+        self.wake()
 
 
 class Engine:
     def __init__(self, speed: float) -> None:
-        self._world = RealTime(speed)
-        self._model = EngineModel(self._world, MODEL_A)  # type: ignore[arg-type]  of a world it uses `now` and `at`
+        self._time = RealTime(speed)
+        self._model = EngineModel(self._time.world, MODEL_A)
         self._n = self._prompt_tokens = self._hit_tokens = self._output_tokens = 0
 
     async def chat(self, request: Request) -> Response:
@@ -86,9 +81,10 @@ class Engine:
         told: asyncio.Queue[str] = asyncio.Queue()
         sequence = CountedSequence(str(self._n), len(words), wanted, wanted, blocks(words))
         call = EngineCall(sequence, lambda: told.put_nowait("first"), lambda: told.put_nowait("end"))
-        self._world.catch_up()
+        self._time.catch_up()
         try:
             self._model.submit(call)
+            self._time.wake()
         except Refused as refused:
             return JSONResponse({"error": {"message": str(refused), "type": "overloaded"}}, status_code=503)
         return StreamingResponse(self._answer(call, told, len(words)), media_type="text/event-stream")
@@ -118,11 +114,12 @@ class Engine:
             }
             yield chunk(" a" * max(0, total - sent), finish="length") + chunk(None, usage=usage) + b"data: [DONE]\n\n"
         finally:  # harmless after the end
-            self._world.catch_up()
+            self._time.catch_up()
             self._model.abort(call)
+            self._time.wake()
 
     async def metrics(self, request: Request) -> Response:
-        self._world.catch_up()
+        self._time.catch_up()
         model, label = self._model, f'{{model_name="{MODEL}"}}'
         config = f'{{block_size="{model.options.block_size}",num_gpu_blocks="{model.options.n_blocks}"}}'
         return PlainTextResponse(

@@ -84,8 +84,8 @@ def text_of(table: list[str], verdicts: list) -> str:  # type: ignore[type-arg] 
         [
             "## Seeing everything",
             "",
-            f"`make bench-observe`: receipts of a mixed load through metrics, log, tail sampling at {RATIO:.0%}, spans, "
-            "OTLP and gzip, beside the same loop without them. Best of the rounds, median in brackets.",
+            f"`make bench-observe`: receipts of a mixed load through metrics, log, tail sampling at {RATIO:.0%}, "
+            "spans, OTLP and gzip, beside the same loop without them. Best of the rounds, median in brackets.",
             "",
             *table,
             "",

@@ -32,7 +32,7 @@ from penstock.telemetry.options import Sampling, TelemetryOptions
 from penstock.telemetry.otlp import Encoder
 from penstock.telemetry.prometheus import Exposition, Format
 from penstock.wire.lineage import lineage
-from penstock.wire.trace_context import for_attempt, read_traceparent
+from penstock.wire.trace_context import for_attempt, passed_on, read_traceparent
 
 REQUESTS, CHUNKS, SERIES, RATIO = 10_000, 200_000, 500, 0.01
 EACH_SECOND = 500.0  # requests of one worker
@@ -125,9 +125,9 @@ async def watched(everything: Everything, outcomes: list[Outcome]) -> float:
     running = asyncio.get_running_loop().create_task(exporter.run())
     started = time.process_time()
     for i, outcome in enumerate(outcomes):
-        read_traceparent(header(b"traceparent"))
+        trace_id, sampled = passed_on(outcome.request_id, read_traceparent(header(b"traceparent")), RATIO)
         lineage(header, fields)
-        for_attempt(outcome.request_id, 0, "", False)
+        for_attempt(outcome.request_id, 0, trace_id, sampled)
         on_outcome(outcome)
         if not i % 50:
             await asyncio.sleep(0)

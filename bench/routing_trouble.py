@@ -19,7 +19,6 @@ from routing_simulated import GOOD, POOL, TRACES, Part, Scale, mean, on_all_core
 
 from penstock.balancing.queue_options import QueueOptions
 from penstock.core.plan import Plan
-from penstock.resilience.retry_budget import RetryBudget
 from penstock.sim import scenario as scenarios
 from penstock.sim.cost_model import MODEL_A
 from penstock.sim.log import Log
@@ -146,61 +145,65 @@ def neighbours(job: Neighbours) -> list[float]:
 
 @dataclass(frozen=True)
 class Backlogged:
-    """Two tenants with far more than there is room for: one has long prompts, the other long answers."""
+    """Two tenants who ask for far more than there is room for: alike, or one has long prompts and one long answers."""
 
+    alike: bool
     seed: int
     seconds: float
 
 
+ONE, OTHER = "one", "other"
+LONG_PROMPTS = {"prompt_tokens": {"kind": "lognormal", "median": 3_000, "p95": 8_000}, "output_tokens": 50}
+LONG_ANSWERS = {"prompt_tokens": 300, "output_tokens": {"kind": "lognormal", "median": 400, "p95": 1_000}}
+LOOK = 0.1  # seconds
+
+
 def backlogged(job: Backlogged) -> tuple[float, float, int]:
-    """By how many seconds of engine time their service came apart, as engines gave it and by the queue's own books; and
-    how many requests there were."""
-    both = {"duration": job.seconds, "arrivals": {"kind": "poisson", "rate": 16.0}}
-    prompts = {"prompt_tokens": {"kind": "lognormal", "median": 3_000, "p95": 8_000}, "output_tokens": 50}
-    answers = {"prompt_tokens": 300, "output_tokens": {"kind": "lognormal", "median": 400, "p95": 1_000}}
-    tenants = [{"tenant": "prompts", **prompts, **both}, {"tenant": "answers", **answers, **both}]
+    """By how many engine seconds one was served more than the other since both wait: as engines gave it, and by the
+    queue's own books. And how many requests there were.
+    """
+    shapes = (CHAT, CHAT) if job.alike else (LONG_PROMPTS, LONG_ANSWERS)
+    both = {"duration": job.seconds, "arrivals": {"kind": "poisson", "rate": 10.0}}
+    tenants = [{"tenant": name, **shape, **both} for name, shape in zip((ONE, OTHER), shapes, strict=True)]
     simulation = Simulation(fleet(2), traffic(_timed(tenants), job.seed), queue=QueueOptions(), seed=job.seed)
     world = simulation.world
-    waiting: list[tuple[float, float]] = []  # (when, by how much the books differ) while both had tickets waiting
+    stretches: list[list[tuple[float, float]]] = [[]]  # (when, by how much the books differ) while both wait
 
     def look() -> None:
         line = simulation.fleet.line
         assert line is not None, "the simulation has a queue"
         served = {one.tenant: one.served for each in line.queue.view(world.now).classes for one in each.tenants}
         if len(served) == 2:
-            waiting.append((world.now, served["prompts"] - served["answers"]))
-        else:
-            waiting.clear()  # the longest stretch is the last one: there is always more than fits
+            stretches[-1].append((world.now, served[ONE] - served[OTHER]))
+        elif stretches[-1]:
+            stretches.append([])
         if world.now < job.seconds:
             world.at(world.now + LOOK, look)
 
     world.at(LOOK, look)
     simulation.run()
-    if not waiting:
-        return 0.0, 0.0, len(simulation.log)
-    booked = [apart for _, apart in waiting]
-    given = _service(simulation.log, [when for when, _ in waiting])
-    return max(given) - min(given), max(booked) - min(booked), len(simulation.log)
-
-
-LOOK = 0.1  # seconds
+    given = booked = 0.0
+    for stretch in filter(None, stretches):
+        served = _service(simulation.log, [when for when, _ in stretch])
+        given = max(given, *(abs(apart - served[0]) for apart in served))
+        booked = max(booked, *(abs(apart - stretch[0][1]) for _, apart in stretch))
+    return given, booked, len(simulation.log)
 
 
 def _service(log: Log, times: Sequence[float]) -> list[float]:
-    """At these times, by how many engine seconds the one tenant had been given more than the other.
+    """At these times, by how many engine seconds one tenant had been given more than the other.
 
-    A computed prompt token counts what it takes. So does a token of an answer, which shares each step with all others
-    that run: the mean over the run of what there were. Prompts count at their first token, answers evenly to their end.
+    A computed prompt token counts what it takes, at its answer's first token. What is left of the engines' time is that
+    of all answers' tokens, which count alike, evenly from the first to the last.
     """
     begun = [i for i, first in enumerate(log.first) if not isnan(first)]  # others got nothing
     seconds = 2 * (max(log.ended[i] for i in begun) - min(log.first[i] for i in begun))  # of both replicas
-    batch = sum(log.ended[i] - log.first[i] for i in begun) / seconds
-    each = (MODEL_A.step + MODEL_A.per_sequence * batch) / batch
+    prompts = {i: (log.prompt[i] - log.cached[i]) * MODEL_A.per_prefill_token for i in begun}
+    each = max(0.0, seconds - sum(prompts.values())) / sum(log.output[i] for i in begun)
     more = [0.0] * len(times)
-    one = log.place("prompts")
-    for i in begun:
+    one = log.place(ONE)
+    for i, prompt in prompts.items():
         first, lasted, sign = log.first[i], log.ended[i] - log.first[i], 1.0 if log.tenant[i] == one else -1.0
-        prompt = (log.prompt[i] - log.cached[i]) * MODEL_A.per_prefill_token
         for at in range(bisect_left(times, first), len(times)):
             written = min(1.0, (times[at] - first) / lasted) if lasted > 0 else 1.0
             more[at] += sign * (prompt + log.output[i] * each * written)
@@ -239,21 +242,16 @@ def fair(scale: Scale) -> Part:
                 raised <= MOST_RAISED,
             )
         )
-    apart = on_all_cores(backlogged, [Backlogged(seed, seconds) for seed in seeds])
-    given, booked = (max(each) / QUANTUM for each in list(zip(*apart, strict=True))[:2])
-    said += [
-        "",
-        "Two backlogged tenants, one with long prompts and one with long answers, "
-        f"{sum(n for *_, n in apart):,} requests: "
-        f"at most {given:.2f} quanta apart in what engines gave them, {booked:.2f} in the queue's books.",
-    ]
-    verdicts.append(
-        Verdict(
-            f"service of two backlogged tenants at most {MOST_QUANTA:g} quanta of {QUANTUM:g} s apart",
-            f"{given:.2f} quanta ({booked:.2f} in the books)",
-            given <= MOST_QUANTA,
+    for alike, shapes in ((True, "alike"), (False, "one with long prompts, one with long answers")):
+        apart = on_all_cores(backlogged, [Backlogged(alike, seed, seconds) for seed in seeds])
+        given, booked = (max(each) / QUANTUM for each in list(zip(*apart, strict=True))[:2])
+        verdicts.append(
+            Verdict(
+                f"service of two backlogged tenants ({shapes}) at most {MOST_QUANTA:g} quanta of {QUANTUM:g} s apart",
+                f"{given:.2f} quanta (in the queue's own books {booked:.2f})",
+                given <= MOST_QUANTA,
+            )
         )
-    )
     return Part("A noisy neighbour", said, verdicts)
 
 
@@ -270,7 +268,6 @@ class Played:
     file: str
     policy: str
     seed: int
-    naive: bool = False  # retries without a budget worth the name, and nobody is refused
 
 
 def play(job: Played) -> tuple[Results, Log]:
@@ -283,8 +280,6 @@ def play(job: Played) -> tuple[Results, Log]:
         TRACES,
         job.seed,
     )
-    if job.naive:
-        simulation.fleet.budget = RetryBudget(ratio=10.0)
     simulation.run()
     return simulation.results(read_one.slo), simulation.log
 
@@ -336,7 +331,7 @@ def recovery(good: Sequence[float], until: float) -> float:
 def brownout(scale: Scale) -> Part:
     seeds = range(1, scale.seeds + 1)
     jobs = [
-        Played("brown_out.yaml", policy, seed, naive=policy == NAIVE)
+        Played("brown_out.yaml", policy, seed)
         for policy in (OURS, NAIVE)
         for seed in (seeds if scale.share == 1.0 else (1,))
     ]

@@ -23,9 +23,12 @@ FOLDER = ROOT / ".compiled"
 STAMP = FOLDER / ".made-of"
 ROOMS = (
     "balancing",
+    "batching",
     "gateway",
     "http",
     "resilience",
+    "routing",
+    "sim",
     "telemetry",
     "upstreams",
     "wire/test_anthropic_answers.py",

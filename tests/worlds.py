@@ -29,13 +29,14 @@ def spec(
     on_cut="error",
     deployment=None,
     max_tokens=None,
+    hedge=None,
     **more,
 ):
     """`replicas` by deployment; `deployment` are more options of each."""
     return PlaneSpec(
         version=1,
         config_hash="test",
-        models=(ModelSpec("chat", plan, on_disconnect, on_cut, max_tokens),),
+        models=(ModelSpec("chat", plan, on_disconnect, on_cut, max_tokens, hedge=hedge),),
         deployments=tuple(
             DeploymentSpec(
                 name,

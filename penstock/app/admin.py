@@ -12,7 +12,11 @@ from penstock.app.options import BooksOptions
 from penstock.app.source import ConfigSource
 from penstock.config.schema import Config
 from penstock.config.secrets import resolved
+from penstock.console.acts import Watch
+from penstock.console.desk import Desk
+from penstock.console.reports import Shown
 from penstock.console.server import AdminServer, MissingExtra
+from penstock.console.through import GatewayAddress, Through
 from penstock.core.clock import Clock
 from penstock.core.keys import Pepper
 from penstock.stores.base import Counters, StoreFailed
@@ -42,8 +46,14 @@ async def serve_admin(
     secret: Callable[[str], str],
     tell: Callable[[str], None],
     counters: Counters,
+    desk: Desk | None = None,
+    gateway: GatewayAddress | None = None,
+    shown: Callable[[], Shown] | None = None,
+    watch: Watch | None = None,
+    on_login: Callable[[str], object] = str,
 ) -> AdminListener | None:
-    """None where there is no `admin`. `counters` are those of this host's limits; whoever gives them closes them.
+    """None where there is no `admin`. `counters` are those of this host's limits; whoever gives them closes them. What
+    follows is for the console.
 
     Who gets in follows `config`; the address, TLS and pepper are those of the start. Raises `StartError`.
     """
@@ -63,7 +73,18 @@ async def serve_admin(
         database = await open_database(resolved(books.database, secret))
         used = LimitsUsed(config, database, counters, clock)
         server = AdminServer(
-            database, config, clock=clock, entropy=os.urandom, pepper=pepper, tell=tell, usage=used.uses
+            database,
+            config,
+            clock=clock,
+            entropy=os.urandom,
+            pepper=pepper,
+            tell=tell,
+            usage=used.uses,
+            desk=desk,
+            gateway=None if gateway is None else Through(gateway),
+            shown=shown,
+            watch=watch,
+            on_login=on_login,
         )
         await server.start(sockets, tls)
     except (LookupError, ValueError, StoreFailed, MissingExtra, StartError) as error:
@@ -75,5 +96,7 @@ async def serve_admin(
             raise
         raise StartError(f"admin: {error.args[0]}") from None
     host = f"[{admin.host}]" if ":" in admin.host else admin.host
-    tell(f"The admin API is at {'http' if tls is None else 'https'}://{host}:{server.port}/admin/v1")
+    place = f"{'http' if tls is None else 'https'}://{host}:{server.port}"
+    tell(f"The admin API is at {place}/admin/v1")
+    tell(f"The console is at {place}/console")
     return AdminListener(server, database)

@@ -35,6 +35,7 @@ from penstock.stores.bookkeeper import Bookkeeper
 from penstock.stores.counters_memory import HOLD, MemoryCounters
 from penstock.stores.databases import open_database
 from penstock.stores.entry import Entry
+from penstock.stores.feedback import FeedbackStore, MemoryFeedback, SqlFeedback
 from penstock.stores.flight import NONE
 from penstock.stores.keys import SqlKeys
 from penstock.stores.ledger import Ledger, Span, SqlLedger
@@ -95,6 +96,7 @@ class Books:
         self._redis: RedisCounters | None = None
         self._tend_every = TEND_EVERY
         self.counters = self._counters(directory)
+        self.feedback: FeedbackStore = MemoryFeedback()
         marks = Path(options.spool) / TOLD if options.spool else directory and directory / TOLD
         self._alerts = Alerts(clock=clock, rng=rng, secret=secret, tell=tell, marks=marks)
         self._metrics.read_alerts(self._alerts)
@@ -198,6 +200,7 @@ class Books:
             self._database = await open_database(resolved(self._options.database, self._secret))
             self._spool = await asyncio.to_thread(Spool.claim, spools)
             self._ledger = SqlLedger(self._database)
+            self.feedback = SqlFeedback(self._database)
             self._bookkeeper = Bookkeeper(
                 self._ledger, self._spool, self._clock, self._rng, on_crashed=self._crashed.append
             )
@@ -315,8 +318,10 @@ class Books:
             await asyncio.sleep(LET_GO_EVERY * self._rng.uniform(0.0, 1.0))
             with suppress(OSError):
                 await asyncio.to_thread(self._alerts.forget)
+            before = max(0, int((self._clock.wall() - self._retention) * 1e6))
             with suppress(StoreFailed):
-                await self._ledger.let_go(max(0, int((self._clock.wall() - self._retention) * 1e6)))
+                await self._ledger.let_go(before)
+                await self.feedback.let_go(before)
 
     def _span(self, counter: str) -> Span | None:
         counted = self._rules.counted(counter)

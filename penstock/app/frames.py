@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.app.worker import WorkerOptions
 from penstock.config.spec import PlaneSpec
+from penstock.console.reports import Ended, FleetSeen
 from penstock.telemetry.metrics import Snapshot
 
 MAX_FRAME: Final = 256 * 1024 * 1024  # bytes; a plane of 1,000 replicas and 100 models has 45 kB
@@ -67,7 +68,19 @@ class Numbers(msgspec.Struct, frozen=True, tag=True):
     snapshot: Snapshot
 
 
-Up = Hello | Done | Refused | Numbers
+class Told(msgspec.Struct, frozen=True, tag=True):
+    """Requests that ended, a few times a second, where somebody wants to know."""
+
+    ended: Ended
+
+
+class Saw(msgspec.Struct, frozen=True, tag=True):
+    """How everything behind this worker does, every second or so, likewise."""
+
+    fleet: FleetSeen
+
+
+Up = Hello | Done | Refused | Numbers | Told | Saw
 
 T = TypeVar("T")
 

@@ -25,6 +25,7 @@ from penstock.stores.tenants import StoredTenant
 
 DATABASE: Final = "penstock.db"
 SPOOL: Final = ".spool"
+TRACES: Final = ".traces.db"
 ANSWER_WITHIN: Final = 5.0  # seconds for a database server to answer at the start
 
 
@@ -49,6 +50,22 @@ def books_options(config: Config, source: ConfigSource, secret: Callable[[str], 
     if store.spool is not None:
         spool = source.beside(store.spool)
     return BooksOptions(database=place, spool=str(spool), counters=store.counters or "")
+
+
+def traces_file(config: Config, source: ConfigSource, books: BooksOptions) -> Path | None:
+    """Where single requests are kept: beside the ledger, if there is one and nothing else is said. None: nowhere."""
+    place = config.store.traces
+    if place == NO_DATABASE or (place is None and not books.database):
+        return None
+    if place is not None:
+        return source.beside(place)
+    try:
+        file = sqlite_file(books.database)
+    except StoreFailed:  # a reference to an address
+        file = None
+    if file is not None:
+        return file.with_suffix(TRACES)
+    return source.beside((Path(source.name).stem if source.is_file else "penstock") + TRACES)
 
 
 class Register:

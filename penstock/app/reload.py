@@ -44,12 +44,16 @@ class Reloader:
         tell: Callable[[str], None],
         tenants: Callable[[], tuple[StoredTenant, ...]] = tuple,
         poll_every: float = POLL_EVERY,
+        noted: Callable[[int, list[str]], None] | None = None,
+        followed: Callable[[Config], object] = str,
     ) -> None:
+        """`noted` hears of each new plane's version, and of what is different in it; `followed`, of the configuration
+        that is served from then on."""
         self._source, self._engines = source, engines
         self._config, self.spec = config, spec
         self._allowed, self._publish, self._tell = allowed, publish, tell
         self._tenants = tenants
-        self._poll_every = poll_every
+        self._poll_every, self._noted, self._followed = poll_every, noted, followed
         self._asked = asyncio.Event()  # by SIGHUP
         self._moved = asyncio.Event()  # an engine is at another address
         self._wake = asyncio.Event()
@@ -113,6 +117,7 @@ class Reloader:
             self._engines.adopt(wanted)
             self._tell_difference(spec, config)
             self._config, self.spec = config, spec
+            self._followed(config)
             return True
 
     async def republish(self) -> None:
@@ -164,6 +169,8 @@ class Reloader:
             for name in _changed(getattr(self._config, section), getattr(config, section))
             if name not in ("max_in_flight", "trusted_proxies")
         ]
+        if self._noted is not None:
+            self._noted(spec.version, [*lines, *waiting])
         said = "\n  ".join([*lines, *waiting]) or "it means the same as before"
         self._tell(f"{self._source.name} was read again (plane {spec.version}):\n  {said}")
 

@@ -7,32 +7,39 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from penstock.app.console import ConfigShown, ConsoleDesk, gateway_address
 from penstock.app.discover import discover
 from penstock.app.engines import Engines
 from penstock.app.errors import StartError
 from penstock.app.kv_caches import need_kv_events
 from penstock.app.listen import bind, development_mode
 from penstock.app.options import ServeOptions
-from penstock.app.register import Register, books_options
+from penstock.app.register import Register, books_options, traces_file
 from penstock.app.reload import PublishRefused, Reloader
 from penstock.app.secrets import Secrets
+from penstock.app.service_levels import ServiceLevels
 from penstock.app.source import ConfigSource
 from penstock.app.system import random_generator, settle_memory
+from penstock.app.telemetry import served_by
 from penstock.app.worker import Worker, WorkerOptions
 from penstock.app.workers import Workers
 from penstock.config.compile import compile_plane, embedded
 from penstock.config.schema import Config
+from penstock.config.slos import rules_of, slos_of, thresholds_of
 from penstock.config.spec import PlaneSpec
 from penstock.config.units import n_bytes, seconds
 from penstock.config.zero import TargetError, config_for
 from penstock.core.clock import Clock, SystemClock
 from penstock.gateway.prepare import PrepareError
 from penstock.stores.base import Counters
+from penstock.telemetry.catalogue import with_bounds
+from penstock.telemetry.metrics import Registry, Snapshot
 
 if TYPE_CHECKING:  # most servers have no admin API, and it is long
     from penstock.app.admin import AdminListener
@@ -147,7 +154,11 @@ class House:
         self._alone: Worker | None = None
         self._workers: Workers | None = None
         self._admin: AdminListener | None = None
+        self._levels: ServiceLevels | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._of_workers: Counters | None = None  # their counters, for the admin API
+        self._desk: ConsoleDesk | None = None
+        self._shown = ConfigShown(source, lambda: 1 if self._reloader is None else self._reloader.spec.version, clock)
 
     async def live(
         self, config: Config, sockets: list[socket.socket], *, allowed: Callable[[Config], bool], insecure_dev: bool
@@ -170,6 +181,8 @@ class House:
                 publish=self._publish,
                 tell=self._tell,
                 tenants=lambda: self._register.tenants,
+                noted=self._shown.changed,
+                followed=lambda now: None if self._levels is None else self._levels.follow(now),
             )
             following = [
                 self._group.create_task(self._reloader.run()),
@@ -183,6 +196,9 @@ class House:
             return self._code()
         finally:
             self._engines.stop()
+            if self._watching is not None and self._levels is not None:
+                self._watching.cancel()
+                self._levels.keep()
             if self._workers is not None:
                 self._workers.stop()
                 self._group.create_task(_close(self._workers))
@@ -192,6 +208,8 @@ class House:
                 self._group.create_task(self._admin.stop())
             if self._of_workers is not None:
                 self._group.create_task(self._of_workers.close())
+            if self._desk is not None:
+                self._group.create_task(_close_desk(self._desk, self._workers))
 
     async def _start(self, config: Config, sockets: list[socket.socket], insecure_dev: bool) -> PlaneSpec | None:
         """The plane that is served then; None when that failed, and `failure` says why."""
@@ -210,6 +228,7 @@ class House:
                 published=self._engines.published(),
             )
             tls, kept = config.server.tls, config.responses.file
+            traces = traces_file(config, self._source, self._register.options)
             worker_options = WorkerOptions(
                 max_body_bytes=n_bytes(config.server.max_body),
                 drain_seconds=seconds(config.server.drain),
@@ -218,7 +237,10 @@ class House:
                 private_key="" if tls is None else str(self._source.beside(tls.key)),
                 responses_file="" if kept is None else str(self._source.beside(kept)),
                 books=self._register.options,
+                reports=config.admin is not None or traces is not None,
+                bounds=thresholds_of(slos_of(config), rules_of(config)),
             )
+            registry = Registry(with_bounds(worker_options.bounds))  # what this process counts itself
             if self._options.workers > 1:
                 self._workers = Workers(
                     self._options.workers,
@@ -229,6 +251,7 @@ class House:
                     rng=self._rng,
                     tell=self._tell,
                     on_dead=self._none_left,
+                    own=registry.snapshot,
                 )
                 await self._workers.start(spec)
             else:
@@ -246,6 +269,20 @@ class House:
                 for line in await self._alone.first_checks():
                     self._tell(line)
                 settle_memory()
+                registry = self._alone.registry
+            self._levels = levels = ServiceLevels(
+                config,
+                read=self._numbers,
+                registry=registry,
+                clock=self._clock,
+                rng=self._rng,
+                secret=self._secret,
+                tell=self._tell,
+                directory=Path(self._register.options.spool) if self._register.options.spool else None,
+            )
+            self._watching = self._group.create_task(levels.run())
+            if worker_options.reports:
+                self._desk = await self._open_desk(config, spec, worker_options, registry)
             if config.admin is not None:
                 from penstock.app.admin import serve_admin
                 from penstock.app.limits_used import counters_of_workers
@@ -265,11 +302,42 @@ class House:
                     secret=self._secret,
                     tell=self._tell,
                     counters=counters,
+                    desk=None if self._desk is None else self._desk.desk,
+                    gateway=gateway_address(sockets[0], worker_options.certificate),
+                    shown=self._shown.shown,
+                    watch=levels,
+                    on_login=lambda result: registry.counter("penstock_console_logins_total").labels(result).inc(),
                 )
         except (StartError, PrepareError) as error:
             self.failure = error if isinstance(error, StartError) else StartError(str(error))
             return None
         return spec
+
+    async def _open_desk(
+        self, config: Config, spec: PlaneSpec, options: WorkerOptions, registry: Registry
+    ) -> ConsoleDesk:
+        desk = await ConsoleDesk.open(
+            config,
+            self._source,
+            self._register.options,
+            catalogue=with_bounds(options.bounds),
+            group=self._group,
+            clock=self._clock,
+            tell=self._tell,
+        )
+        desk.metrics(registry)
+        desk.serves(served_by(spec))
+        if self._workers is not None:
+            desk.follow_many(self._workers)
+        elif self._alone is not None:
+            desk.follow_one(self._alone)
+        return desk
+
+    async def _numbers(self) -> Snapshot:
+        if self._alone is not None:
+            return self._alone.snapshot()
+        assert self._workers is not None
+        return self._workers.numbers()
 
     async def _publish(self, spec: PlaneSpec) -> None:
         if self._workers is not None:
@@ -280,6 +348,8 @@ class House:
             except PrepareError as error:
                 raise PublishRefused(str(error)) from None
             self._alone.swap()
+        if self._desk is not None:
+            self._desk.serves(served_by(spec))
 
     async def _drain(self, limit: float) -> None:
         if self._workers is not None:
@@ -360,3 +430,10 @@ class House:
 async def _close(workers: Workers) -> None:
     await workers.ended()
     workers.close()
+
+
+async def _close_desk(desk: ConsoleDesk, workers: Workers | None) -> None:
+    """After the last words of the last worker."""
+    if workers is not None:
+        await workers.ended()
+    await desk.close()

@@ -25,6 +25,7 @@ class ConfigSource:
         self._text = text
         self._engine_replicas = engine_replicas
         self._stamps: dict[Path, Stamp] = {}
+        self.text = text or ""  # as it was last read
 
     @property
     def is_file(self) -> bool:
@@ -36,6 +37,7 @@ class ConfigSource:
         text = self._text if self._path is None else self._read_file(self._path)
         assert text is not None
         config = load(text, self.name, self._read_named)
+        self.text = text
         if self._engine_replicas is None:
             return config
         changed = {

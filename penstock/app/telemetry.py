@@ -118,6 +118,4 @@ async def _run(exporter: SpanExporter, post: OtlpPost) -> None:
 
 def served_by(spec: PlaneSpec) -> dict[str, Served]:
     """By deployment."""
-    return {
-        one.name: Served(PROVIDERS.get(one.provider, one.provider), one.served or "") for one in spec.deployments
-    }
+    return {one.name: Served(PROVIDERS.get(one.provider, one.provider), one.served or "") for one in spec.deployments}

@@ -18,6 +18,7 @@ from penstock.app import frames
 from penstock.app.errors import StartError
 from penstock.app.listen import bind_beside
 from penstock.app.metrics_page import SUFFIX, offer
+from penstock.app.reports import EVERY
 from penstock.app.secrets import Secrets
 from penstock.app.system import loop_factory, random_generator, settle_memory
 from penstock.app.worker import Worker
@@ -25,6 +26,7 @@ from penstock.core.clock import SystemClock
 from penstock.gateway.prepare import PrepareError
 
 NUMBERS_EVERY: Final = 1.0  # seconds
+MOST_UNREAD: Final = 4 << 20  # bytes that the parent has not taken yet
 
 _DOWN: Final = msgspec.msgpack.Decoder(frames.Down)
 
@@ -83,6 +85,7 @@ async def _serve(control: str, name: str, announce: int) -> int:
         background = [
             group.create_task(_obey(worker, reader, writer, stop)),
             group.create_task(_count(worker, writer)),
+            group.create_task(_report(worker, writer)),
         ]
         await stop.wait()
         await worker.drain()
@@ -90,6 +93,8 @@ async def _serve(control: str, name: str, announce: int) -> int:
             task.cancel()
         offered.close()
         frames.send(writer, frames.Numbers(worker.snapshot()))
+        if worker.reports is not None and (batch := worker.reports.take()) is not None:
+            frames.send(writer, frames.Told(batch))
         await _hang_up(writer)
     return 0
 
@@ -124,6 +129,21 @@ async def _count(worker: Worker, writer: asyncio.StreamWriter) -> None:
     while not writer.is_closing():
         await asyncio.sleep(NUMBERS_EVERY)
         frames.send(writer, frames.Numbers(worker.snapshot()))
+
+
+async def _report(worker: Worker, writer: asyncio.StreamWriter) -> None:
+    """What the console wants to know; nothing while the parent does not read."""
+    turn = 0
+    while worker.reports is not None and not writer.is_closing():
+        await asyncio.sleep(EVERY)
+        batch = worker.reports.take()
+        if writer.transport.get_write_buffer_size() > MOST_UNREAD:
+            continue
+        if batch is not None:
+            frames.send(writer, frames.Told(batch))
+        if turn % max(1, round(worker.look_every / EVERY)) == 0:
+            frames.send(writer, frames.Saw(worker.see()))
+        turn += 1
 
 
 async def _hang_up(writer: asyncio.StreamWriter) -> None:

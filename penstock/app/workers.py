@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -24,6 +24,7 @@ from penstock.app.metrics_page import SUFFIX, offer
 from penstock.app.reload import PublishRefused
 from penstock.app.worker import WorkerOptions
 from penstock.config.spec import PlaneSpec
+from penstock.console.reports import Ended, FleetSeen
 from penstock.core.clock import Clock
 from penstock.platforms.processes import Child, ProcessOptions, StartFailed, State
 from penstock.telemetry.metrics import Snapshot, lasting, merge
@@ -67,6 +68,14 @@ class _Link:
         return answer.why if isinstance(answer, frames.Refused) else None
 
 
+class Listener(Protocol):
+    """Hears what workers tell of themselves."""
+
+    def ended(self, batch: Ended) -> None: ...
+    def seen(self, worker: str, view: FleetSeen) -> None: ...
+    def gone(self, worker: str) -> None: ...
+
+
 class Workers:
     """The parent's side. Runs in `group`, which ends only after `stop()` or `kill()`."""
 
@@ -81,9 +90,10 @@ class Workers:
         rng: Random,
         tell: Callable[[str], None],
         on_dead: Callable[[], None],
+        own: Callable[[], Snapshot] = lambda: Snapshot({}),
     ) -> None:
         """`sockets` hold the port (`listen.bind(shared=True)`) and stay open as long as this lives. `on_dead` is called
-        when the last worker has been given up.
+        when the last worker has been given up. `own` answers what this process itself counts, for the metrics of all.
         """
         self._on_dead = on_dead
         self._n_workers, self._sockets, self._options = n_workers, sockets, options
@@ -98,13 +108,15 @@ class Workers:
         self._changing = asyncio.Lock()  # a worker is set up either before a change of plane or after it
         self._spec: PlaneSpec | None = None
         self._servers: list[asyncio.Server] = []
+        self.listener: Listener | None = None
+        self._own = own
 
     async def start(self, spec: PlaneSpec) -> None:
         """Raises `StartError` when any worker cannot serve."""
         self._spec = spec
         control = self.directory / "control"
         self._servers.append(await asyncio.start_unix_server(self._accept, control))
-        self._servers.append(await offer(self.directory / f"ended{SUFFIX}", lambda: self._ended))
+        self._servers.append(await offer(self.directory / f"ended{SUFFIX}", lambda: merge([self._ended, self._own()])))
         options = child_options(self._options.drain_seconds)
         for i in range(self._n_workers):
             child = Child(
@@ -136,6 +148,10 @@ class Workers:
             self._spec = spec
             for why in await self._ask(links, frames.Swap()):
                 self._tell(f"A worker did not take plane {spec.version}: {why}")
+
+    def numbers(self) -> Snapshot:
+        """What all workers have counted, those that ended among them; a second old at most."""
+        return merge([self._ended, *(link.numbers for link in self._links.values())])
 
     def reopen_log(self) -> None:
         for link in self._links.values():
@@ -195,6 +211,12 @@ class Workers:
                 said = await frames.receive(reader, _UP)
                 if isinstance(said, frames.Numbers):
                     link.numbers = said.snapshot
+                elif isinstance(said, frames.Told):
+                    if self.listener is not None:
+                        self.listener.ended(said.ended)
+                elif isinstance(said, frames.Saw):
+                    if self.listener is not None:
+                        self.listener.seen(link.name, said.fleet)
                 elif isinstance(said, frames.Done | frames.Refused):
                     link.answers.put_nowait(said)
         except (EOFError, TimeoutError):
@@ -208,6 +230,8 @@ class Workers:
                 self._ended = merge([self._ended, lasting(link.numbers)])
                 if self._links.get(link.name) is link:
                     del self._links[link.name]
+                    if self.listener is not None:
+                        self.listener.gone(link.name)
 
     def _setup(self, spec: PlaneSpec) -> frames.Setup:
         names = [(int(bound.family), bound.getsockname()) for bound in self._sockets]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence as ListOf
-from typing import NamedTuple
 
 from penstock.batching.blocks import BlockPool
 from penstock.batching.options import BatchingOptions
@@ -45,30 +44,36 @@ class TooLong(Refused):
         self.capacity = capacity
 
 
-class Chunk(NamedTuple):
+class Chunk:
     """Compute `length` tokens of `sequence` from position `start`; when `samples`, the next token can be sampled after
     it.
     """
 
-    sequence: Sequence
-    start: int
-    length: int
-    samples: bool
+    __slots__ = ("length", "samples", "sequence", "start")
+
+    def __init__(self, sequence: Sequence, start: int, length: int, samples: bool) -> None:
+        self.sequence = sequence
+        self.start = start
+        self.length = length
+        self.samples = samples
 
 
-class Step(NamedTuple):
+class Step:
     """One step's work. Give it back to `Scheduler.commit` when it is computed."""
 
-    chunks: list[Chunk]
-    preempted: list[Sequence]
+    __slots__ = ("chunks", "n_samples", "n_tokens", "preempted")
 
-    @property
-    def n_tokens(self) -> int:
-        return sum(chunk.length for chunk in self.chunks)
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.preempted: list[Sequence] = []
+        self.n_tokens = 0
+        self.n_samples = 0
 
-    @property
-    def n_samples(self) -> int:
-        return sum(chunk.samples for chunk in self.chunks)
+    def add(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+        self.n_tokens += chunk.length
+        if chunk.samples:
+            self.n_samples += 1
 
 
 class Scheduler:
@@ -127,7 +132,7 @@ class Scheduler:
 
     def plan(self) -> Step:
         """The next step; never empty while there is work. Takes blocks for it, and preempts where it must."""
-        step = Step([], [])
+        step = Step()
         budget = self._plan_decodes(step, self.options.max_batched_tokens)
         budget = self._plan_prefills(step, budget)
         if not step.preempted:
@@ -136,7 +141,7 @@ class Scheduler:
 
     def plan_decodes(self) -> Step:
         """The next step where `quiet_steps` says that it is one, for whoever planned it before somebody was added."""
-        step = Step([], [])
+        step = Step()
         self._plan_decodes(step, self.options.max_batched_tokens)
         return step
 
@@ -148,13 +153,14 @@ class Scheduler:
         if len(sampled) != step.n_samples:
             raise ValueError(f"{len(sampled)} tokens for a step that samples {step.n_samples}")
         tokens = iter(sampled)
-        for sequence, _, length, samples in step.chunks:
-            token = next(tokens) if samples else None
+        for chunk in step.chunks:
+            sequence = chunk.sequence
+            token = next(tokens) if chunk.samples else None
             if sequence.state is not State.RUNNING:
                 continue
-            sequence.computed += length
-            self._computed_tokens += length
-            self._remember(sequence, length)
+            sequence.computed += chunk.length
+            self._computed_tokens += chunk.length
+            self._remember(sequence, chunk.length)
             if token is not None:
                 sequence.push(token)
                 self._generated_tokens += 1
@@ -347,7 +353,7 @@ class Scheduler:
         lacking = self._blocks_for(end) - len(sequence.blocks)
         if lacking > 0:
             sequence.blocks.extend(self._pool.take(lacking))
-        step.chunks.append(Chunk(sequence, sequence.computed, length, end == sequence.length))
+        step.add(Chunk(sequence, sequence.computed, length, end == sequence.length))
 
     def _preempt(self, sequence: Sequence, step: Step) -> None:
         self._running.remove(sequence)

@@ -34,6 +34,9 @@ from penstock.cli.profile import profile
 from penstock.cli.route import route
 from penstock.cli.serve import serve
 from penstock.cli.simulate import simulate
+from penstock.cli.slo import slo
+from penstock.cli.top import top
+from penstock.cli.trace import trace
 from penstock.cli.user import user
 
 OK: Final = 0
@@ -63,7 +66,7 @@ def penstock() -> None:
 
 for command in (
     serve, engine, chat, load, simulate, profile, explain, check, init, key, org, team,
-    user, audit, config, cost, db, migrate, prices, route,
+    user, top, trace, audit, config, cost, db, migrate, prices, route, slo,
 ):  # fmt: skip
     penstock.add_command(command)
 

@@ -56,8 +56,10 @@ def profile(
 
     sizes = _sizes(batches)
     prefilled: list[Prefilled] = []
-    length = 64
-    while length <= longest:
+    lengths = [64 << doubled for doubled in range(24) if 64 << doubled <= longest]
+    if len(lengths) < 2:
+        raise Failure("a fit needs at least two batch sizes and two prompt lengths: --longest 128 or more")
+    for length in lengths:
         run = _ask(url, model, key, exact, seed + length, users=1, prompt=length, output=2, requests=PROMPTS)
         measured = [s for s in run.samples if not s.failure and s.first is not None]
         prefilled += [
@@ -68,7 +70,6 @@ def profile(
         click.echo(
             f"prompts of {length:,} tokens: {_ms(median(p.seconds for p in prefilled[-len(measured) + 1 :]))}", err=True
         )
-        length *= 2
     decoded: list[Decoded] = []
     for users in sizes:
         for prompt in (SHORT, max(SHORT * 2, longest // 4)):
@@ -97,8 +98,7 @@ def profile(
     click.echo(found.yaml, nl=False)
     click.echo(
         f"# Fitted to {url}. Mean errors: {found.decode_error:.1%} of a decoding step, {found.prefill_error:.1%} of a\n"
-        f"# first token, of which {_ms(found.overhead)} is not the engine's. Add kv_tokens, block_size, max_seqs and\n"
-        "# max_batched_tokens as the engine has them."
+        "# first token. Add kv_tokens, block_size, max_seqs and max_batched_tokens as the engine has them."
     )
     return 0
 

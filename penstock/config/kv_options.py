@@ -44,6 +44,7 @@ class PrefillOptions(Options, frozen=True, kw_only=True):
         says("How much of a prompt must be new to the replica that answers, in tokens, for it to be sent there."),
     ] = 2_048
     transfer_rate: Annotated[
-        Annotated[float, Meta(gt=0, le=1_000_000_000)], says("Tokens per second whose keys and values get from one to the other.")
+        Annotated[float, Meta(gt=0, le=1_000_000_000)],
+        says("Tokens per second whose keys and values get from one to the other."),
     ] = 200_000.0
     give_up_after: Annotated[Duration, says("Then the replica that answers computes the prompt itself.")] = "30s"

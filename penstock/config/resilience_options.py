@@ -83,7 +83,9 @@ class DegradeOptions(Options, frozen=True):
     hold: Annotated[Duration, says("And that for so long.")] = "10s"
     max_tokens: Annotated[Count | None, says("No answer is longer.")] = None
     model: Annotated[Text | None, says("Another of the models answers.")] = None
-    cached: Annotated[Duration | None, says("An answer to the same question that is not older is given again.")] = None
+    cached: Annotated[
+        Duration | None, says("An answer to the same question that is not older is given again: not yet.")
+    ] = None
     answer: Annotated[Words | None, says("This text is the answer.")] = None
 
 

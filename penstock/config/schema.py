@@ -554,6 +554,13 @@ class Store(Options, frozen=True):
     spool: Annotated[Text | None, says("A directory for what the database has not got yet, relative to this file.")] = (
         None
     )
+    traces: Annotated[
+        Text | None,
+        says("A SQLite file for single requests, relative to this file; beside the ledger without it. `off`: none."),
+    ] = None
+    traces_retention: Annotated[Duration, says("How long single requests can be looked at.")] = "14d"
+    traces_rows: Annotated[Count, says("How many; the oldest go first.")] = 500_000
+    traces_size: Annotated[Size, says("How much room they take, likewise.")] = "1GiB"
 
 
 class Cost(Options, frozen=True):

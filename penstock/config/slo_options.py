@@ -78,7 +78,7 @@ class SloOptions(Options, frozen=True):
 class RuleOptions(Options, frozen=True):
     """What of a shipped alert is to be otherwise."""
 
-    enabled: bool = True
+    enabled: Annotated[bool, says("`false`: it is left out.")] = True
     over: Annotated[Threshold | None, says("The threshold: a share such as 10%, or a time such as 3s.")] = None
     holds_for: Annotated[Duration | None, says("How long it must be so before somebody is told.")] = msgspec.field(
         name="for", default=None

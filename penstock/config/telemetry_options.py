@@ -1,4 +1,4 @@
-"""The options of traces and of what logs say. What follows is in `config.telemetry`; docs/observability.md has it all."""
+"""The options of traces and of what logs say. What follows is in `config.telemetry`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -14,7 +14,10 @@ from penstock.config.problems import ConfigError, Problem
 from penstock.config.schema import Config, Role
 from penstock.config.units import DURATION_PATTERN, instant, seconds, unix_seconds
 from penstock.console.bodies import ConfigText, ForgetUser, LitellmKeys
+from penstock.console.desk import Desk
+from penstock.console.reports import Shown
 from penstock.console.roles import ROLES, Principal
+from penstock.console.through import Through
 from penstock.control.litellm_keys import import_keys
 from penstock.control.tenancy import MOST, USUAL, Tenancy
 from penstock.control.tenants import Fault, Invalid, Page
@@ -28,9 +31,21 @@ from penstock.stores.ledger import Attribute, Total
 MAX_CONFIG: Final = 256 * 1024  # characters
 _MONTH: Final = 30 * 86_400.0
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
-_MOST_PROBLEMS: Final = 50
+MOST_PROBLEMS: Final = 50
 
 T = TypeVar("T")
+
+
+class Watch(Protocol):
+    """Who looks after objectives."""
+
+    def slos(self) -> list[dict[str, Any]]:
+        """As /console/api/overview has them."""
+        ...
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Those that fire, and those that ended within a day; the newest first."""
+        ...
 
 
 class Use(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,7 +60,9 @@ Usage: TypeAlias = Callable[[], Awaitable[Mapping[str, tuple[Use, ...]]]]
 
 
 class House(msgspec.Struct, frozen=True):
-    """What the acts work with. `usage` answers who used how much of each limit, by the limit's name."""
+    """What the acts work with. `usage` answers who used how much of each limit, by the limit's name. The last four are
+    the console's: what the gateway does, a way to it, what it is configured by, and who looks after its objectives.
+    """
 
     tenancy: Tenancy
     users: Users
@@ -55,6 +72,10 @@ class House(msgspec.Struct, frozen=True):
     clock: Clock
     openapi: Callable[[], bytes]
     usage: Usage | None = None
+    desk: Desk | None = None
+    gateway: Through | None = None
+    shown: Callable[[], Shown] | None = None
+    watch: Watch | None = None
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -312,7 +333,7 @@ async def check_config(house: House, asked: Asked) -> Answer:
     try:
         await asyncio.to_thread(load, text, "penstock.yaml")
     except ConfigError as error:
-        return Answer(Checked(False, error.problems[:_MOST_PROBLEMS]))
+        return Answer(Checked(False, error.problems[:MOST_PROBLEMS]))
     return Answer(Checked(True, ()))
 
 

@@ -65,9 +65,7 @@ def see(plane: Plane, reports: Mapping[str, EngineReport], clock: Clock, in_flig
                 )
             )
         engine = spec.provider or (spec.dialect if not spec.self_hosted else "self-hosted")
-        deployments.append(
-            DeploymentSeen(spec.name, engine, spec.balancing.policy, spec.served or "", tuple(replicas))
-        )
+        deployments.append(DeploymentSeen(spec.name, engine, spec.balancing.policy, spec.served or "", tuple(replicas)))
     models = tuple(
         ModelSeen(name, route.plan.deployments, tuple(sorted(map(str, route.by_endpoint))))
         for name, route in plane.routes.items()

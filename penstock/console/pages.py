@@ -49,7 +49,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Pages:
-    """`answer` what `answers` says yes to. Views are told apart in the browser: each of their addresses has the page."""
+    """`answer` what `answers` says yes to. Views are told apart in the browser: every address of one has the page."""
 
     def __init__(self) -> None:
         self._files = dict(_read(files("penstock.console").joinpath("static"), ""))

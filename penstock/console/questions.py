@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -27,15 +28,13 @@ COSTS: Final = {
 MOST_REQUESTS: Final = 200
 MOST_COSTS: Final = 1_000
 _MONTH: Final = 30 * 86_400.0
+_STATUS: Final = re.compile(r"[0-9]{1,3}")
 
 
 def terms(query: Mapping[str, str]) -> tuple[Term, ...]:
-    found = []
-    for name in REQUESTS:
-        if (value := query.get(name, "")) != "":
-            found.append(Term(name, ">=" if name == "slower" else "=", value))
+    given = [(name, query[name]) for name in REQUESTS if query.get(name)]
     try:
-        return checked(found)
+        return checked(Term(name, ">=" if name == "slower" else "=", value) for name, value in given)
     except ValueError as error:
         raise Invalid(Fault("", str(error))) from None
 
@@ -81,6 +80,8 @@ def costs(query: Mapping[str, str], now: float, org: str) -> CostQuestion:
             only[Tag(name.removeprefix(TAG))] = (value,) if value else (None, "")
         elif name in COSTS and name not in ("by", "since", "until", "most", "zone"):
             attribute = Attribute(name)
+            if attribute is Attribute.STATUS and not _STATUS.fullmatch(value):
+                raise Invalid(Fault(name, "is a number such as 200"))
             only[attribute] = (value,) if value or attribute is not Attribute.ERROR else (None, "")
     if org:
         only[Attribute.ORG] = (org,)

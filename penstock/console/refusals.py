@@ -9,7 +9,6 @@ import msgspec
 from penstock.control.tenants import Changed, Declared, Exists, Fault, Invalid, NotThere, Refused
 from penstock.stores.base import StoreFailed, StoreRefused
 
-
 HEADERS: Final = (
     b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: same-origin\r\n"
     b"content-security-policy: default-src 'none'; frame-ancestors 'none'\r\n"

@@ -77,3 +77,14 @@ class FleetSeen(msgspec.Struct, frozen=True):
     models: tuple[ModelSeen, ...]
     queues: tuple[QueueSeen, ...]
     deployments: tuple[DeploymentSeen, ...]
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """The configuration that is served, as people read it: `text` without secrets. `changes`, the newest first, are
+    what reloads have changed: a plane's version, when (Unix seconds), and lines."""
+
+    version: int
+    path: str | None
+    loaded_at: float
+    text: str
+    changes: tuple[tuple[int, float, tuple[str, ...]], ...] = ()

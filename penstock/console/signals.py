@@ -1,7 +1,7 @@
 """Golden signals now and over time, from the numbers that workers count anyway: no database of metrics is needed.
 
-Counters only ever grow, so what happened in a step of time is what they have grown by. Steps of 10 s, a minute and a
-quarter of an hour are kept, as bytes, for as long as charts reach back; a step that is over can be stored.
+Counters only ever grow, so what happened in a step of time is what they have grown by. Steps of five lengths are kept,
+as bytes, for as long as charts reach back; a step that is over can be stored.
 """
 
 from __future__ import annotations
@@ -27,16 +27,10 @@ from penstock.telemetry.catalogue import (
 from penstock.telemetry.metrics import Labels, Series, Snapshot, quantile
 from penstock.telemetry.taxonomy import LIMITS, nature_of
 
-STEPS: Final[Mapping[int, int]] = {10: 180, 60: 720, 900: 1_344}
-"""Seconds of a step, and how many are kept: twice each window, so that there is a window before it."""
-WINDOWS: Final[Mapping[int, tuple[int, int]]] = {
-    900: (10, 1),
-    3_600: (60, 1),
-    21_600: (60, 4),
-    86_400: (900, 1),
-    604_800: (900, 8),
-}
-"""By window, in seconds: the steps that it is made of, and how many of them are one point of a chart."""
+WINDOWS: Final[Mapping[int, int]] = {900: 10, 3_600: 60, 21_600: 240, 86_400: 900, 604_800: 7_200}
+"""By window, in seconds: how long the steps are that its chart is made of."""
+STEPS: Final[Mapping[int, int]] = {step: 2 * window // step for window, step in WINDOWS.items()}
+"""Seconds of a step, and how many are kept: those of its window, and of the window before it."""
 MOST_MODELS: Final = 50  # of one step; what others did is counted as "other"
 MOST_SERIES: Final = 20_000  # of the counters that are compared
 
@@ -65,9 +59,11 @@ _OTHERS: Final = frozenset(
         "penstock_gateway_overhead_seconds",
     }
 )
+_OVERHEAD: Final = "penstock_gateway_overhead_seconds"
 LEFT: Final = "client_left"
 
 Bins = dict[float, int]  # observations by the upper bound of their bucket
+Counted = dict[tuple[str, Labels], Series]
 
 
 class Tally(msgspec.Struct, array_like=True):
@@ -112,7 +108,7 @@ class Step(msgspec.Struct, array_like=True):
 
     def add(self, other: Step) -> None:
         for name, tally in other.models.items():
-            self._tally(name).add(tally)
+            self.tally(name).add(tally)
         for bound, n in other.overhead.items():
             self.overhead[bound] = self.overhead.get(bound, 0) + n
         self.in_flight = max(self.in_flight, other.in_flight)
@@ -126,7 +122,8 @@ class Step(msgspec.Struct, array_like=True):
             whole.add(tally)
         return whole
 
-    def _tally(self, model: str) -> Tally:
+    def tally(self, model: str) -> Tally:
+        """To be added to."""
         if model not in self.models:
             if len(self.models) >= MOST_MODELS:
                 model = "other"
@@ -146,7 +143,7 @@ class Signals:
     ) -> None:
         self._bounds = {metric.name: metric.buckets for metric in catalogue}
         self._on_step = on_step
-        self._before: dict[tuple[str, Labels], Series] | None = None
+        self._before: Counted | None = None
         self._last_at = 0.0
         self._open = {step: (0, Step()) for step in STEPS}  # by its length: when it began
         self._kept: dict[int, deque[tuple[int, bytes]]] = {n: deque(maxlen=most) for n, most in STEPS.items()}
@@ -164,11 +161,10 @@ class Signals:
     def tick(self, snapshot: Snapshot, in_flight: int, wall: float) -> None:
         """`wall` is Unix seconds. What had been counted before the first tick happened at no known time, and is left
         out, unless there was nothing."""
-        grown, before = self._grown(snapshot), self._before is None
-        self._remember(snapshot)
-        if before:
-            grown = Step()
-        grown.in_flight = in_flight
+        first = self._before is None
+        happened = Step() if self._before is None else grown(self._before, snapshot, self._bounds)
+        self._before = counted(snapshot)
+        happened.in_flight = in_flight
         for length, (began, step) in self._open.items():
             now_begins = int(wall // length * length)
             if now_begins != began:
@@ -176,9 +172,9 @@ class Signals:
                     self._close(length, began, step)
                 step = Step()
                 self._open[length] = now_begins, step
-            step.add(grown)
-        if not before and wall > self._last_at:
-            total = grown.of("")
+            step.add(happened)
+        if not first and wall > self._last_at:
+            total = happened.of("")
             self._rates.append((wall - self._last_at, total.requests, total.errors, total.completion_tokens))
         self._last_at = wall
 
@@ -192,11 +188,10 @@ class Signals:
 
     def overview(self, window: int, model: str, now: float) -> dict[str, Any]:
         """Of the last `window` seconds, which is one of `WINDOWS`, up to `now`; of one model, or ("") of all."""
-        length, together = WINDOWS[window]
-        span = length * together
+        span = WINDOWS[window]
         until = (int(now) // span + 1) * span
         since = until - window
-        steps = self._steps(length, since - window)
+        steps = self._steps(span, since - window)
         points = [Step() for _ in range(window // span)]
         earlier, whole, n_earlier = Step(), Step(), 0
         for at, step in steps:
@@ -229,55 +224,60 @@ class Signals:
         if self._on_step is not None and length > 10:
             self._on_step(length, at, body)
 
-    def _remember(self, snapshot: Snapshot) -> None:
-        self._before = {}
-        for name in (*_HISTOGRAMS, *_COUNTERS, *_OTHERS):
-            for series in snapshot.series.get(name, ()):
-                if len(self._before) < MOST_SERIES:
-                    self._before[name, series.labels] = series
 
-    def _grown(self, snapshot: Snapshot) -> Step:
-        step, before = Step(), self._before or {}
-
-        def grown(name: str) -> Iterable[tuple[Series, float]]:
-            for series in snapshot.series.get(name, ()):
-                was = before.get((name, series.labels))
-                n = series.value - (0 if was is None else was.value)
-                if n > 0:
-                    yield series, n
-
-        for name, field in _COUNTERS.items():
-            for series, n in grown(name):
-                tally = step._tally(series.labels[0])
-                setattr(tally, field, getattr(tally, field) + round(n))
-        for series, n in grown("penstock_cost_dollars_total"):
-            step._tally(series.labels[0]).cost_nanos += round(n * NANOS_PER_DOLLAR)
-        for series, n in grown("penstock_finished_total"):
-            if "length" in series.labels:
-                step._tally(series.labels[0]).capped += round(n)
-        for series, n in grown("penstock_requests_total"):
-            _count(step._tally(series.labels[0]), series.labels[3], round(n))
-        for name, field in _HISTOGRAMS.items():
-            for series in snapshot.series.get(name, ()):
-                bins = self._bins(name, series, before.get((name, series.labels)))
-                if bins:
-                    _merge(getattr(step._tally(series.labels[0]), field), bins)
-        name = "penstock_gateway_overhead_seconds"
+def counted(snapshot: Snapshot) -> Counted:
+    """What is compared of it."""
+    found: Counted = {}
+    for name in (*_HISTOGRAMS, *_COUNTERS, *_OTHERS):
         for series in snapshot.series.get(name, ()):
-            _merge(step.overhead, self._bins(name, series, before.get((name, series.labels))))
-        return step
+            if len(found) < MOST_SERIES:
+                found[name, series.labels] = series
+    return found
 
-    def _bins(self, name: str, series: Series, was: Series | None) -> Bins:
-        bounds = (*self._bounds[name], inf)
-        counts: Sequence[int] = series.counts
-        if len(counts) != len(bounds):
-            return {}
-        if was is None:
-            return {bound: n for bound, n in zip(bounds, counts, strict=True) if n}
-        if series.counts == was.counts or len(was.counts) != len(counts):
-            return {}
-        each = zip(bounds, counts, was.counts, strict=True)
-        return {bound: n - before for bound, n, before in each if n > before}
+
+def grown(before: Counted, snapshot: Snapshot, bounds: Mapping[str, Sequence[float]]) -> Step:
+    """What has happened between two looks. `bounds` are those of buckets, by histogram."""
+    step = Step()
+
+    def each(name: str) -> Iterable[tuple[Series, float]]:
+        for series in snapshot.series.get(name, ()):
+            was = before.get((name, series.labels))
+            n = series.value - (0 if was is None else was.value)
+            if n > 0:
+                yield series, n
+
+    for name, field in _COUNTERS.items():
+        for series, n in each(name):
+            tally = step.tally(series.labels[0])
+            setattr(tally, field, getattr(tally, field) + round(n))
+    for series, n in each("penstock_cost_dollars_total"):
+        step.tally(series.labels[0]).cost_nanos += round(n * NANOS_PER_DOLLAR)
+    for series, n in each("penstock_finished_total"):
+        if "length" in series.labels:
+            step.tally(series.labels[0]).capped += round(n)
+    for series, n in each("penstock_requests_total"):
+        _count(step.tally(series.labels[0]), series.labels[3], round(n))
+    for name, field in _HISTOGRAMS.items():
+        for series in snapshot.series.get(name, ()):
+            bins = _bins(bounds[name], series, before.get((name, series.labels)))
+            if bins:
+                _merge(getattr(step.tally(series.labels[0]), field), bins)
+    for series in snapshot.series.get(_OVERHEAD, ()):
+        _merge(step.overhead, _bins(bounds[_OVERHEAD], series, before.get((_OVERHEAD, series.labels))))
+    return step
+
+
+def _bins(bounds: Sequence[float], series: Series, was: Series | None) -> Bins:
+    bounds = (*bounds, inf)
+    counts = series.counts
+    if len(counts) != len(bounds):
+        return {}
+    if was is None or len(was.counts) != len(counts):
+        return {bound: n for bound, n in zip(bounds, counts, strict=True) if n}
+    if counts == was.counts:
+        return {}
+    each = zip(bounds, counts, was.counts, strict=True)
+    return {bound: n - before for bound, n, before in each if n > before}
 
 
 def _merge(into: Bins, bins: Bins) -> None:
@@ -298,7 +298,7 @@ def _count(tally: Tally, error: str, n: int) -> None:
         tally.errors += n
 
 
-def _quantile(bins: Bins, bounds: Sequence[float], q: float) -> float | None:
+def percentile(bins: Bins, bounds: Sequence[float], q: float) -> float | None:
     if not bins:
         return None
     every = sorted({*bounds, *(bound for bound in bins if bound != inf)})
@@ -306,7 +306,7 @@ def _quantile(bins: Bins, bounds: Sequence[float], q: float) -> float | None:
 
 
 def _quantiles(bins: Bins, bounds: Sequence[float]) -> dict[str, float | None]:
-    return {f"p{n}": _quantile(bins, bounds, n / 100) for n in (50, 95, 99)}
+    return {f"p{n}": percentile(bins, bounds, n / 100) for n in (50, 95, 99)}
 
 
 def _told(step: Step, model: str) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def _series(points: Sequence[Step], model: str, since: int, span: int) -> dict[s
         found[name] = [getattr(tally, name) for tally in tallies]
     for name, percents in (("ttft", (50, 95, 99)), ("e2e", (50, 95, 99)), ("tpot", (50, 95)), ("queue", (95,))):
         for n in percents:
-            found[f"{name}_p{n}"] = [_quantile(getattr(tally, name), _BOUNDS[name], n / 100) for tally in tallies]
+            found[f"{name}_p{n}"] = [percentile(getattr(tally, name), _BOUNDS[name], n / 100) for tally in tallies]
     found["in_flight"] = [point.in_flight for point in points]
     return found
 
@@ -337,8 +337,8 @@ def _models(step: Step, window: int) -> list[dict[str, Any]]:
             "model": name,
             "requests": tally.requests,
             "errors": tally.errors,
-            "ttft_p50": _quantile(tally.ttft, TTFT_BUCKETS, 0.5),
-            "ttft_p95": _quantile(tally.ttft, TTFT_BUCKETS, 0.95),
+            "ttft_p50": percentile(tally.ttft, TTFT_BUCKETS, 0.5),
+            "ttft_p95": percentile(tally.ttft, TTFT_BUCKETS, 0.95),
             "tokens_per_second": tally.completion_tokens / window,
             "cost_nanos": tally.cost_nanos,
         }

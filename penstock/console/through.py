@@ -1,5 +1,5 @@
-"""A way from the console to the gateway that it looks after: what a page asks is sent on, and the answer comes back byte
-by byte. Nothing is kept of it, least of all the key that it is asked with.
+"""A way from the console to the gateway that it looks after: what a page asks is sent on, and the answer comes back as
+it is. Nothing is kept of it, least of all the key that it is asked with.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from penstock import __version__
 from penstock.config.differences import differences
 from penstock.config.load import load
 from penstock.config.problems import ConfigError
+from penstock.config.units import instant
 from penstock.console import acts, questions
 from penstock.console.acts import MAX_CONFIG, Answer, Asked, Body, CostsView, Flowing, House
 from penstock.console.bodies import ConfigText
@@ -133,23 +134,7 @@ async def explain(house: House, asked: Asked) -> Answer:
     status, said = await _through(house).ask(path, body, asked.gateway_key)
     if status != 200:
         return Answer({**_NOWHERE, "refused": _refusal(status, said)})
-    found = msgspec.json.decode(said, type=Explanation)
-    decision = found.decision
-    chosen = next((one.replica for one in found.replicas if one.chosen), None)
-    refused = None if decision.refusal is None else {"code": decision.refusal.code, "message": decision.refusal.message}
-    return Answer(
-        {
-            "model": decision.model,
-            "plan": decision.deployments,
-            "why": decision.why,
-            "chosen": chosen,
-            "refused": refused,
-            "replicas": found.replicas,
-            "deployments": found.candidates,
-            "rules": found.rules,
-            "facts": found.facts,
-        }
-    )
+    return Answer(_explained(msgspec.json.decode(said, type=Explanation)))
 
 
 async def costs(house: House, asked: Asked) -> Answer:
@@ -193,7 +178,7 @@ async def check_config(house: House, asked: Asked) -> Answer:
     try:
         wanted = await asyncio.to_thread(load, text, "penstock.yaml")
     except ConfigError as error:
-        return Answer({"good": False, "problems": error.problems[: acts._MOST_PROBLEMS], "diff": []})
+        return Answer({"good": False, "problems": error.problems[: acts.MOST_PROBLEMS], "diff": []})
     return Answer({"good": True, "problems": [], "diff": differences(house.config(), wanted)})
 
 
@@ -210,8 +195,38 @@ async def playground(house: House, asked: Asked) -> Answer:
 
 
 _NOWHERE: Final[dict[str, Any]] = {
-    "model": "", "plan": [], "why": [], "chosen": None, "replicas": [], "deployments": [], "rules": [], "facts": {},
+    "model": "", "prompt_tokens": None, "plan": [], "why": [], "chosen": None, "candidates": [], "deployments": [],
+    "rules": [], "facts": {},
 }  # fmt: skip
+
+
+def _explained(found: Explanation) -> dict[str, Any]:
+    decision = found.decision
+    prompt = found.facts.get("prompt_tokens")
+    candidates = [
+        {
+            "replica": one.replica,
+            "deployment": one.deployment,
+            "verdict": "chosen" if one.chosen else one.why,
+            "cost": one.cost,
+            "wait": one.wait,
+            "uncached": one.uncached,
+        }
+        for one in found.replicas
+    ]
+    refusal = decision.refusal
+    return {
+        "model": decision.model,
+        "prompt_tokens": prompt,
+        "plan": decision.deployments,
+        "why": decision.why,
+        "chosen": next((one.replica for one in found.replicas if one.chosen), None),
+        "candidates": candidates,
+        "deployments": found.candidates,
+        "rules": found.rules,
+        "facts": found.facts,
+        "refused": None if refusal is None else {"code": refusal.code, "message": refusal.message},
+    }
 
 
 def _refusal(status: int, said: bytes) -> dict[str, str]:
@@ -248,7 +263,7 @@ def _costs_view(question: Question, found: Sums) -> CostsView:
         sums = msgspec.structs.asdict(total)
         return acts.CostView(dict(zip(by, sums.pop("group"), strict=False)), **sums)
 
-    missing = tuple((acts.instant(since / 1e6), acts.instant(until / 1e6)) for since, until in found.missing)
+    missing = tuple((instant(since / 1e6), instant(until / 1e6)) for since, until in found.missing)
     items = tuple(map(view, found.groups))
     return CostsView(items, found.n_others, view(found.others), view(found.total), missing)
 

@@ -163,6 +163,9 @@ class SloWatch:
         self._last, self._at = snapshot, now
         return changes
 
+    def rule(self, name: str) -> Rule | None:
+        return self._rules.get(name)
+
     @property
     def active(self) -> tuple[Alert, ...]:
         return self._alarms.active

@@ -11,6 +11,7 @@ from penstock.core.clock import Clock
 from penstock.core.keys import USERS, Pepper, user_hash
 from penstock.stores.audit import SqlAuditLog
 from penstock.stores.costs import Costs, Question
+from penstock.stores.feedback import SqlFeedback
 from penstock.stores.ledger import Attribute, SqlLedger
 from penstock.stores.sql import Database
 
@@ -23,6 +24,7 @@ class Users:
 
     def __init__(self, database: Database, *, clock: Clock, pepper: Pepper | None = None) -> None:
         self._ledger, self._costs, self._audit = SqlLedger(database), Costs(database), SqlAuditLog(database)
+        self._feedback = SqlFeedback(database)
         self._clock = clock
         self._secret = USERS if pepper is None else pepper.user_secret
 
@@ -50,4 +52,5 @@ class Users:
         await self._audit.append(
             int(self._clock.wall() * 1e6), by, "user.forget", target, {"rows": found.total.requests}
         )
+        await self._feedback.forget_user(hashed)  # first: the ledger says which answers were theirs
         return await self._ledger.forget_user(hashed)

@@ -6,8 +6,6 @@ from typing import Literal
 
 import msgspec
 
-from penstock.core.errors import FailureKind
-
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
     """Deployments best first, and how hard to try. All times in seconds."""

@@ -58,7 +58,8 @@ def make_batch(step: Step) -> Batch:
     lengths = [chunk.length for chunk in step.chunks]
     width = max(len(chunk.sequence.blocks) for chunk in step.chunks)
     tables = np.zeros((len(lengths), width), np.int32)
-    for row, (sequence, start, length, sampled) in enumerate(step.chunks):
+    for row, chunk in enumerate(step.chunks):
+        sequence, start, length = chunk.sequence, chunk.start, chunk.length
         if length == 1:
             ids.append(sequence.tokens[start])
             positions.append(start)
@@ -66,7 +67,7 @@ def make_batch(step: Step) -> Batch:
             ids += sequence.tokens[start : start + length]
             positions += range(start, start + length)
         tables[row, : len(sequence.blocks)] = sequence.blocks
-        if sampled:
+        if chunk.samples:
             samples.append(len(ids) - 1)
     return Batch(
         ids=np.array(ids, np.int32),

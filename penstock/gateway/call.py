@@ -20,6 +20,9 @@ from penstock.gateway.routing import Course
 from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.pricing.bill import Cost
 from penstock.resilience.failures import for_caller
+from penstock.telemetry.content import Content
+from penstock.wire.lineage import NO_LINEAGE
+from penstock.wire.trace_context import NO_PARENT
 
 CLIENT_LEFT: Final = "client_left"  # the outcome's error when the caller went away; status 499 before any answer
 
@@ -40,9 +43,9 @@ class Call:
     """What is known of a request while it lives; the receipt is written from it. Owns the relay of its answer."""
 
     __slots__ = (
-        "_gateway", "admitted_at", "alarm", "answer", "bill", "caller", "climb", "course", "degraded", "endpoint",
-        "error", "id", "is_over", "last", "leases", "plane", "received_at", "request", "route", "shown_at", "status",
-        "told", "tries", "waiting",
+        "_gateway", "admitted_at", "alarm", "answer", "bill", "caller", "climb", "content", "course", "degraded",
+        "endpoint", "error", "id", "is_over", "last", "leases", "lineage", "plane", "received_at", "request", "route",
+        "shown_at", "status", "told", "trace", "tries", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Keeper, id: str, plane: Plane, endpoint: Endpoint) -> None:
@@ -57,6 +60,9 @@ class Call:
         self.course: Course | None = None  # what routing and the ladder have decided
         self.climb: Climb | None = None  # its cascade
         self.degraded: tuple[str, ...] = ()
+        self.trace = NO_PARENT  # as its caller said
+        self.lineage = NO_LINEAGE
+        self.content: Content | None = None  # its texts, where they are wanted
         self.bill: Bill | None = None
         self.told = b""  # header lines of the answer that are known before it
         self.tries: TryUpstreams | None = None
@@ -177,5 +183,10 @@ def receipt(call: Call) -> tuple[Outcome, Cost]:
         why=() if course is None else course.why if climb is None else (*course.why, *climb.why),
         arm="" if course is None else course.arm,
         degraded=call.degraded,
+        trace_id=call.trace[0],
+        parent_id=call.trace[1],
+        sampled=call.trace[2],
+        prompt_version=call.lineage[0],
+        context=call.lineage[1],
     )
     return outcome, cost

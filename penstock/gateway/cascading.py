@@ -145,6 +145,7 @@ class Climb:
         self._course: Course
         self._request: Request
         self._machine: Cascade
+        self.trace: tuple[str, bool] | None = None  # what upstreams are told of it
         self.why: tuple[str, ...] = ()
         self.held = False
         self._all: list[TryUpstreams] = []
@@ -248,6 +249,7 @@ class Climb:
 
     async def _first_token(self, tries: TryUpstreams) -> Try:
         self._all.append(tries)
+        tries.trace = self.trace
         tries.start()
         while (answer := tries.answer()) is None:
             await tries.news()

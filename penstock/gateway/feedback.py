@@ -32,9 +32,11 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class FeedbackPage:
-    """`count` is called once for each signal that is new: model ("" : not known yet), signal, verdict."""
+    """`store` is asked for at every request, as the database comes after the gateway. `count` is called once for each
+    signal that is new: model ("" : not known yet), signal, verdict.
+    """
 
-    def __init__(self, store: FeedbackStore, clock: Clock, count: Count) -> None:
+    def __init__(self, store: Callable[[], FeedbackStore], clock: Clock, count: Count) -> None:
         self._store, self._clock, self._count = store, clock, count
 
     async def answer(self, exchange: Exchange, caller: Caller) -> None:
@@ -43,7 +45,7 @@ class FeedbackPage:
             raise MethodNotAllowed("This path takes POST.", allow="POST")
         said = parse(exchange.body)
         try:
-            taken = await self._store.put(caller, said, int(self._clock.wall() * 1e6))
+            taken = await self._store().put(caller, said, int(self._clock.wall() * 1e6))
         except NotTheirs:
             raise NotFound("There is no such request of yours here.", param="request_id") from None
         except StoreFailed:

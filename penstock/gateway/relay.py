@@ -65,7 +65,8 @@ class Relay:
         self._event, self._id, self._may_go_on = event, id, may_go_on
         self._stream, self._exchange, self._clock = stream, exchange, clock
         self._alarms, self._alarm, self._owner = alarms, alarm, owner
-        self.on_events = exchange.write  # with no frame of ours in between: this runs for every event
+        # with no frame of ours in between: this runs for every event
+        self.on_events: Callable[[bytes], None] = exchange.write
         self._moved_at = 0.0  # when the caller last let us go on; inf: they are not taking anything
         self._over = False
 

@@ -42,6 +42,8 @@ from penstock.gateway.drain import Drains
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.explain import PATH as EXPLAIN
 from penstock.gateway.explain import explain, operation_of
+from penstock.gateway.feedback import PATH as FEEDBACK
+from penstock.gateway.feedback import FeedbackPage
 from penstock.gateway.inline_media import inlined
 from penstock.gateway.max_tokens import held_to
 from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, openapi, words_for
@@ -54,10 +56,13 @@ from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.resilience.failures import for_caller
 from penstock.stores.counters_memory import MemoryCounters
 from penstock.stores.memory import MemoryResponses
+from penstock.telemetry.content import Content
 from penstock.wire import anthropic, openai_chat
+from penstock.wire.lineage import lineage
 from penstock.wire.media import remote_media
 from penstock.wire.so_far import begin
 from penstock.wire.special import COUNT_BODIES
+from penstock.wire.trace_context import passed_on, read_traceparent
 
 NOBODY: Final = frozenset({FailureKind.NO_REPLICA, FailureKind.CONNECT, FailureKind.CONNECT_TIMEOUT})
 """How it looks when nobody is there: then the ladder holds, before anybody has found that out for all."""
@@ -77,8 +82,10 @@ class Gateway:
         *,
         ids: RequestIds,
         on_outcome: Callable[[Outcome], None],
+        on_content: Callable[[Outcome, Content], None] | None = None,
         pages: Mapping[bytes, Page] | None = None,
         stored: StoredResponses | None = None,
+        feedback: FeedbackPage | None = None,
         accounting: Accounting | None = None,
     ) -> None:
         """To be made inside the running loop. `pages` are more GET paths, answered at once, such as `/metrics`;
@@ -87,12 +94,13 @@ class Gateway:
         """
         self.plane = plane
         self.in_flight = 0
-        self._ids, self._on_outcome = ids, on_outcome
+        self._ids, self._on_outcome, self._on_content = ids, on_outcome, on_content
         self._accounting = accounting or Accounting(MemoryCounters(plane.clock))
         self._alarms = Alarms(asyncio.get_running_loop())
         self._drains = Drains()
         self._responses = stored or StoredResponses(MemoryResponses(), plane.clock)
         self._background = Background(self._responses)
+        self._feedback = feedback
         self._pressure = Pressure()
         self._swept_at = 0.0
         self._pages: dict[bytes, Page] = {
@@ -101,6 +109,11 @@ class Gateway:
             b"/openapi.json": self._describe,
             **(pages or {}),
         }
+
+    @property
+    def saturations(self) -> Mapping[str, float]:
+        """How hard pressed models are, of those that are at all."""
+        return self._pressure.saturations
 
     def tend(self) -> None:
         """Some four times a second: what changes by itself, and what need not be looked at for each request."""
@@ -124,6 +137,8 @@ class Gateway:
         named = azure(exchange.path)
         if named is not None and exchange.method == b"POST":
             return self.serve(exchange, *named)
+        if exchange.path == FEEDBACK and self._feedback is not None:
+            return self._take_feedback(exchange, self._feedback)
         stored = self._responses.asked(exchange)
         if stored is not None and operation is None:
             return self._answer_stored(exchange, *stored)
@@ -140,12 +155,18 @@ class Gateway:
         call = Call(self, self._ids.next(), plane, endpoint)  # `plane` is its view of the world, however long it lives
         self.in_flight += 1
         relayed = False  # the rest of the answer needs no task: its stream calls back
+        telemetry = plane.spec.telemetry
+        call.trace = read_traceparent(exchange.header(b"traceparent"))
+        told = passed_on(call.id, call.trace, telemetry.drawn) if telemetry.propagate else None
         try:
             call.caller = _in_class(identify(plane, exchange, endpoint), exchange.header(b"x-penstock-priority"))
             if self.in_flight > plane.spec.max_in_flight:
                 raise Overloaded("The gateway is full; try again shortly.", retry_after=1.0)
             request = operation.parse(exchange, call.id, endpoint, call.caller, call.received_at, model)
             call.request = request = _with_deadline(request, exchange.header(b"x-request-timeout"))
+            call.lineage = lineage(exchange.header, request.fields)
+            if telemetry.capture.wanted and not request.form and self._on_content is not None:
+                call.content = Content(exchange.body)
             route = _route(plane, call.caller, request.model, endpoint)
             if route is None:
                 call.status, call.error = 200, None
@@ -191,11 +212,13 @@ class Gateway:
                 call.tries = tries = TryUpstreams(
                     plane, request, plan, route, self._alarms, call.alarm, call.leases, so_far
                 )
+                tries.trace = told
                 tries.start()
                 while (answer := tries.answer()) is None:
                     await tries.news()
             else:
                 call.climb = climb = Climb(plane, endpoint, self._alarms, call.alarm, call.leases)
+                climb.trace = told
                 found = await self._follow(call, climb, course, exchange.header)
                 if found is None:
                     await self._speak(call, exchange, recalled if endpoint is Endpoint.RESPONSES else None)
@@ -210,6 +233,8 @@ class Gateway:
             if plain is not None:
                 exchange.respond(200, plain, headers(call, answer), answer.stream.content_type)
                 call.ended(answer, None)
+                if call.content is not None:
+                    call.content.said(plain)
             else:
                 exchange.start(200, headers(call, answer), answer.stream.content_type)
                 exchange.forget()
@@ -229,6 +254,8 @@ class Gateway:
                     call,
                     may_go_on,
                 )
+                if call.content is not None:
+                    relay.on_events = call.content.tee(relay.on_events)
                 if not may_go_on and endpoint is not Endpoint.RESPONSES:
                     relay.run(plan.idle_timeout, tries.deadline)
                     relayed = True
@@ -289,6 +316,8 @@ class Gateway:
         if recalled is not None:
             await self._responses.keep(recalled, spoken.response, plane.spec)
         call.status, call.error = 200, None
+        if call.content is not None:
+            call.content.said(spoken.body)
         headers = f"x-request-id: {call.id}\r\nx-penstock-plane: {plane.spec.version}\r\n".encode("ascii")
         headers += course.headers(() if call.climb is None else call.climb.why, call.degraded)
         if request.stream:
@@ -317,7 +346,10 @@ class Gateway:
         if bill is not None and request is not None:
             self._accounting.settle(bill, request, outcome)
         self._accounting.record(outcome, bill, cost)
-        self._on_outcome(outcome)
+        if call.content is not None and self._on_content is not None:
+            self._on_content(outcome, call.content)
+        else:
+            self._on_outcome(outcome)
 
     async def _serve_in_background(self, exchange: Exchange, operation: Operation) -> None:
         plane, id = self.plane, self._ids.next()
@@ -332,6 +364,12 @@ class Gateway:
         except PenstockError as error:
             if not exchange.started:
                 exchange.respond(error.status, OPENAI.body(error, id), _error_headers(error, id))
+
+    async def _take_feedback(self, exchange: Exchange, page: FeedbackPage) -> None:
+        try:
+            await page.answer(exchange, identify(self.plane, exchange, None))
+        except PenstockError as error:
+            exchange.respond(error.status, OPENAI.body(error, ""), _error_headers(error))
 
     async def _answer_stored(self, exchange: Exchange, id: str, part: str) -> None:
         """Requests about an answer that was kept."""

@@ -44,6 +44,7 @@ from penstock.resilience.failures import for_caller
 from penstock.resilience.hedging import with_hedge
 from penstock.upstreams.base import Stream
 from penstock.wire.so_far import SoFar
+from penstock.wire.trace_context import for_attempt
 
 _WOKE: Final = Woke()
 GENERATION: Final = frozenset({Endpoint.CHAT, Endpoint.COMPLETION, Endpoint.MESSAGES, Endpoint.RESPONSES})
@@ -115,6 +116,11 @@ class Try:
     @property
     def progressed_at(self) -> float:
         return self.stream.progressed_at
+
+    def traceparent(self) -> bytes:
+        owner = self._owner
+        trace = owner.trace
+        return b"" if trace is None else for_attempt(owner.request.id, self.number, trace[0], trace[1])
 
     def suspected(self) -> None:
         """Its replica has been left out, and nothing has come from it yet."""
@@ -189,6 +195,7 @@ class TryUpstreams:
         "records",
         "request",
         "so_far",
+        "trace",
     )
 
     def __init__(
@@ -204,6 +211,7 @@ class TryUpstreams:
     ) -> None:
         """`so_far`: what the caller has been told, where a stream that breaks may be gone on with."""
         self.plane, self.request, self.plan, self.so_far = plane, request, plan, so_far
+        self.trace: tuple[str, bool] | None = None  # what upstreams are told of it; to be set before `start`
         self._alarms, self._alarm = alarms, alarm
         self.pools: Sequence[Sequence[Replica]] = route.pools
         self._budget = route.budget

@@ -66,8 +66,8 @@ Condition: TypeAlias = Share | Level | Grown | Foreign
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """`holds_for` seconds of it and somebody is told. In the sentence `says`, `{model}` is a label of the alert; `do` is
-    what to look at first."""
+    """`holds_for` seconds of it, and somebody is told. `says` is a sentence, with labels in it as `{model}`; `do`, what
+    to look at first."""
 
     name: str
     severity: Severity

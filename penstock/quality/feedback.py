@@ -109,8 +109,8 @@ MOST_SESSIONS: Final = 10_000
 
 
 class Sessions:
-    """Watches what sessions do after their answers. Only requests that name a session are looked at: without one,
-    nobody knows who came back.
+    """Watches what sessions do after their answers. Only requests that name a session are looked at, and were sent to
+    a replica: without a session, nobody knows who came back.
 
     That the same was asked again is told from token counts alone: a conversation that goes on has the last answer in
     its prompt, one that asks again has not.
@@ -125,7 +125,7 @@ class Sessions:
 
     def on_outcome(self, outcome: Outcome) -> Derived | None:
         """What this request says of the last answer of its session."""
-        if not outcome.session:
+        if not outcome.session or not outcome.attempts:
             return None
         key = (outcome.tenant or outcome.key_id, outcome.session)
         last = self._last.pop(key, None)

@@ -25,9 +25,9 @@ _OPENINGS: Final = re.compile(
     r"^\W*(?:(?:i['’]?m|i am) (?:very |so |really )?sorry[,.]? (?:but )?|sorry[,.]? (?:but )?|unfortunately[,.]? |"
     r"i apologi[sz]e[,.]? (?:but )?|i appreciate [^.,]{0,60}[,.] (?:but )?)?"
     r"(?:as an? (?:ai|large language model|ai language model|ai assistant)[^.,]{0,40}, )?"
-    r"(?:i|we) (?:(?:really )?(?:can(?:no|['’])t|can not|could(?: not|n['’]t)|will not|won['’]t|must decline|"
-    r"have to decline|decline|refuse)|(?:am|['’]m|are) (?:not able|unable|not going|not comfortable|not allowed)|"
-    r"do(?: not|n['’]t) feel comfortable)"
+    r"(?:i|we)(?: (?:really )?(?:can(?:no|['’])t|can not|could(?: not|n['’]t)|will not|won['’]t|must decline|"
+    r"have to decline|decline|refuse)|(?: am|['’]m| are|['’]re) (?:not (?:able|going|comfortable|allowed)|unable)|"
+    r" do(?: not|n['’]t) feel comfortable)"
     r"(?: to| with)?(?: \w+){0,2} (?:help|assist|provid\w*|creat\w*|writ\w*|generat\w*|shar\w*|discuss\w*|answer\w*|"
     r"comply|fulfill?|engag\w*|support\w*|giv\w*|do (?:that|this)|that|this|your request)\b",
     re.IGNORECASE,

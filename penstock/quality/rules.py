@@ -18,19 +18,21 @@ EVENTS: Final = "penstock:slo_events:rate5m"
 ERRORS: Final = "penstock:slo_errors:ratio"
 LEFT: Final = "penstock:slo_error_budget_left:ratio"
 OBJECTIVE: Final = "penstock:slo_objective:ratio"
+EVERY: Final = 15.0  # seconds between evaluations of alerts
 _RAW_UP_TO: Final = 6 * HOUR
-_EVERY: Final = "30s"
 _BASE: Final = "5m"
 
 
-def rule_file(slos: Iterable[Slo], rules: Iterable[Rule]) -> dict[str, Any]:
-    """As Prometheus reads it, when it has been written as YAML."""
-    alerts = {"name": "penstock-alerts", "interval": "15s", "rules": [_alert(rule) for rule in rules]}
-    return {"groups": [*map(_group, slos), alerts]}
-
-
-def _group(slo: Slo) -> dict[str, Any]:
-    return {"name": f"penstock-slo-{slo.name}", "interval": _EVERY, "rules": [*_recorded(slo), *_burning(slo)]}
+def rule_file(slos: Iterable[Slo], rules: Iterable[Rule], every: float = EVERY) -> dict[str, Any]:
+    """As Prometheus reads it, when it has been written as YAML. Alerts are evaluated `every` so many seconds, what is
+    recorded of service levels half as often."""
+    alerts = {"name": "penstock-alerts", "interval": duration(every), "rules": [_alert(rule) for rule in rules]}
+    interval = duration(2 * every)
+    levels = [
+        {"name": f"penstock-slo-{slo.name}", "interval": interval, "rules": [*_recorded(slo), *_burning(slo)]}
+        for slo in slos
+    ]
+    return {"groups": [*levels, alerts]}
 
 
 def expression(condition: Condition) -> str:

@@ -49,6 +49,29 @@ class Slo(msgspec.Struct, frozen=True):
         return None if self.indicator is None else sli_of(self.indicator, self.threshold, self.models)
 
 
+_PROMISES: Final = {
+    Indicator.AVAILABILITY: "{share} of requests do not fail, but for what their callers could have avoided",
+    Indicator.ERRORS: "{share} of requests do not fail",
+    Indicator.TTFT: "{share} of first tokens come within {within}",
+    Indicator.TPOT: "{share} of answers have their next token within {within}",
+    Indicator.E2E: "{share} of answers are whole within {within}",
+    Indicator.QUEUE: "{share} of requests wait no longer than {within} for a replica",
+    Indicator.REFUSALS: "{share} of answers are not refusals",
+    Indicator.CAPPED: "{share} of answers are not cut at their cap of tokens",
+    Indicator.FEEDBACK: "{share} of opinions about answers are good",
+}
+
+
+def promise(slo: Slo) -> str:
+    """What is promised, as a sentence without its full stop."""
+    share = f"{slo.objective * 100:g}%"
+    if slo.indicator is None:
+        return f"{share} of {slo.name} are good"
+    within = "" if slo.threshold is None else f"{slo.threshold:g} s"
+    said = _PROMISES[slo.indicator].format(share=share, within=within)
+    return f"{said} ({', '.join(slo.models)})" if slo.models else said
+
+
 class Window(msgspec.Struct, frozen=True):
     """A row of the table: this share of the budget is gone within `long` seconds."""
 

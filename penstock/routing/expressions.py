@@ -115,6 +115,7 @@ _METHODS: Final[dict[str, Callable[[str, str], bool]]] = {
     "contains": str.__contains__,
 }
 _ORDER: Final = ("<", "<=", ">", ">=")
+_RELATIONS: Final = frozenset({"==", "!=", *_ORDER})
 _OPERATORS: Final = frozenset({"&&", "||", "+", "-", "*"})
 
 
@@ -189,7 +190,7 @@ class _Parser:
     def _relation(self) -> _Term:
         left = self._sum()
         token = self._peek()
-        if token.sort == "mark" and token.text in ("==", "!=", *_ORDER):
+        if token.sort == "mark" and token.text in _RELATIONS:
             self._at += 1
             right = self._sum()
             return self._compared(left, token, right)

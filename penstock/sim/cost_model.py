@@ -23,6 +23,7 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
     per_sequence: float
     per_prefill_token: float
     per_context_token: float = 0.0
+    overhead: float = 0.0  # from sending a request until its engine knows of it: the network, and the server around it
     kv_tokens: int = 524_288
     block_size: int = 512
     max_seqs: int = 256

@@ -191,8 +191,9 @@ class EngineModel(Happening):
         if step is not None:
             self._step = None
             scheduler.commit(step, [0] * step.n_samples)
-            for sequence, _, _, samples in step.chunks:
-                if samples and sequence.state is State.RUNNING:
+            for chunk in step.chunks:
+                sequence = chunk.sequence
+                if chunk.samples and sequence.state is State.RUNNING:
                     assert isinstance(sequence, CountedSequence)
                     if sequence.generated == 1:
                         first.append(self._calls[sequence.id])
@@ -234,12 +235,13 @@ class EngineModel(Happening):
         prompt = 0
         decoding = 0
         context = 0
-        for sequence, start, length, samples in step.chunks:
-            if length == 1 and samples and sequence.length > sequence.prompt_length:
+        for chunk in step.chunks:
+            sequence = chunk.sequence
+            if chunk.length == 1 and chunk.samples and sequence.length > sequence.prompt_length:
                 decoding += 1
-                context += start + 1
+                context += chunk.start + 1
             else:
-                prompt += length
+                prompt += chunk.length
         return self._per_step + self._per_seq * decoding + self._per_prefill * prompt + self._per_context * context
 
     def _quiet(self, steps: int) -> int:

@@ -34,7 +34,8 @@ class Engine:
     """One replica's engine, and whether its process is there."""
 
     __slots__ = (
-        "calls", "capacity", "draining", "max_seqs", "model", "probes_failed", "replica", "restarted", "trouble", "up",
+        "calls", "capacity", "draining", "max_seqs", "model", "overhead", "probes_failed", "replica", "restarted",
+        "trouble", "up",
     )  # fmt: skip
 
     def __init__(self, world: World, replica: Replica, cost: CostModel, jumps: bool = True) -> None:
@@ -42,6 +43,7 @@ class Engine:
         self.model = EngineModel(world, cost, jumps)
         self.capacity: int = self.model.options.capacity  # tokens that its KV cache holds
         self.max_seqs: int = cost.max_seqs
+        self.overhead: float = cost.overhead
         self.up = True
         self.draining = False  # it is to get no new requests
         self.restarted = False  # since its last report
@@ -110,6 +112,18 @@ class Engines:
 
         asked = Asked(engine, attempt, sequence)
         attempt.token = call = EngineCall(sequence, asked.began, asked.finished)
+        if engine.overhead > 0.0:
+            self._world.at(self._world.now + engine.overhead, lambda: self._arrive(engine, attempt, call))
+        else:
+            self._arrive(engine, attempt, call)
+
+    def _arrive(self, engine: Engine, attempt: Try, call: EngineCall) -> None:
+        """The engine knows of it now."""
+        if attempt.over:
+            return
+        if not engine.up:
+            self._fail(attempt, UpstreamError(FailureKind.CONNECT))
+            return
         try:
             engine.model.submit(call)
         except Refused as refused:

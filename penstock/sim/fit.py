@@ -54,6 +54,7 @@ class Fitted(msgspec.Struct, frozen=True):
             f"  per_sequence: {span(self.per_sequence)}\n"
             f"  per_prefill_token: {span(self.per_prefill_token)}\n"
             f"  per_context_token: {span(self.per_context_token)}\n"
+            f"  overhead: {span(self.overhead)}\n"
         )
 
 

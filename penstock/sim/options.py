@@ -37,6 +37,7 @@ class EngineOptions(Options, frozen=True):
     per_sequence: Annotated[Duration | None, says("For each sequence that decodes in it.")] = None
     per_prefill_token: Annotated[Duration | None, says("For each prompt token computed in it.")] = None
     per_context_token: Annotated[Duration | None, says("For each token that decoding attends to.")] = None
+    overhead: Annotated[Duration | None, says("From sending a request until the engine knows of it.")] = None
     kv_tokens: Annotated[Positive | None, says("Tokens that the KV cache holds.")] = None
     block_size: Annotated[Positive, says("Tokens of a KV block.")] = 512
     max_seqs: Positive = 256
@@ -144,7 +145,7 @@ def cost_model(options: EngineOptions) -> tuple[CostModel, int]:
     from penstock.config.units import seconds
 
     base: dict[str, float] = dict(hardware()[options.hardware] if options.hardware is not None else MODEL_A)
-    for name in ("step", "per_sequence", "per_prefill_token", "per_context_token"):
+    for name in ("step", "per_sequence", "per_prefill_token", "per_context_token", "overhead"):
         text: str | None = getattr(options, name)
         if text is not None:
             base[name] = seconds(text)
@@ -154,6 +155,7 @@ def cost_model(options: EngineOptions) -> tuple[CostModel, int]:
         per_sequence=base["per_sequence"],
         per_prefill_token=base["per_prefill_token"],
         per_context_token=base.get("per_context_token", 0.0),
+        overhead=base.get("overhead", 0.0),
         kv_tokens=options.kv_tokens or int(base["kv_tokens"]),
         block_size=options.block_size,
         max_seqs=options.max_seqs,

@@ -31,8 +31,9 @@ from penstock.sim.deployment import Deployment
 from penstock.sim.engines import Engines
 from penstock.sim.fleet import Chooser, Fleet, Route
 from penstock.sim.log import Log
+from penstock.sim.pooled import PooledCache
 from penstock.sim.requests import SimulatedRequest
-from penstock.sim.results import PooledCache, Results, Slo, summarise
+from penstock.sim.results import Results, Slo, summarise
 from penstock.sim.world import Happening, World
 from penstock.traffic.arrival import Arrival
 

@@ -56,7 +56,7 @@ def parse(text: str) -> tuple[Term, ...]:
         words = shlex.split(text)
     except ValueError as error:
         raise ValueError(f"a quotation is not closed: {error}") from None
-    return checked(map(_term, words))
+    return checked(map(read, words))
 
 
 def checked(terms: Iterable[Term]) -> tuple[Term, ...]:
@@ -112,7 +112,8 @@ def _number(name: str, term: Term) -> tuple[str, tuple[Value, ...]]:
     return f"{column} {term.operator} ?", (scaled,)
 
 
-def _term(word: str) -> Term:
+def read(word: str) -> Term:
+    """One term, which may mean nothing."""
     matched = _TERM.fullmatch(word)
     if matched is not None:
         return Term(matched[1], matched[2], matched[3])

@@ -22,6 +22,7 @@ from penstock.stores.migrate import check_schema, migrate
 from penstock.stores.outcome_terms import Term, condition
 from penstock.stores.sql import BIGINT, TEXT, Row, Statement, Table, Value
 from penstock.stores.sqlite_database import SqliteDatabase
+from penstock.wire.trace_context import trace_id_of
 
 MIGRATIONS: Final = "outcomes"
 MOST_WAITING: Final = 20_000  # outcomes in memory, some 20 MB
@@ -315,7 +316,8 @@ def _row(kept: Kept) -> Row | None:
     return (
         id, int(one.received_at * 1e6), why, endpoint, model, org, team, key_id, feature, session, priority, deployment,
         replica, one.status, None if one.error is None else _text(one.error),
-        None if one.finish_reason is None else _text(one.finish_reason), _text(one.arm), _text(one.trace_id),
+        None if one.finish_reason is None else _text(one.finish_reason), _text(one.arm),
+        _text(one.trace_id or trace_id_of(one.request_id)),
         None if first is None else int(first * 1e6), int(one.duration * 1e6), int(one.queued_for * 1e6),
         one.usage.prompt_tokens, one.usage.completion_tokens, len(one.attempts), one.cost_nanos, body,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+
 from penstock.core.outcome import Outcome
 from penstock.resilience.failures import Blame
 from penstock.telemetry.instruments import Counter

@@ -221,9 +221,9 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         Kind.COUNTER,
         "",
         ("model", "signal", "verdict"),
-        "What was said of answers, or what callers did: `signal` is `thumbs`, `rating`, `accepted`, `retried`, `requery` "
-        "(the same session asked again) or `abandoned` (left, and did not come back); `verdict` is `good`, `bad` or "
-        "`neutral`.",
+        "What was said of answers, or what callers did: `signal` is `thumbs`, `rating`, `accepted`, `retried`, "
+        "`requery` (the same session asked again) or `abandoned` (left, and did not come back); `verdict` is `good`, "
+        "`bad` or `neutral`.",
     ),
     Metric(
         "penstock_failures_total",
@@ -240,8 +240,8 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         Kind.COUNTER,
         "",
         ("model", "priority", "verdict"),
-        "Requests with which nothing is wrong, by what came of them: `admitted`, which is sent to a replica, or the code "
-        "of the refusal: a limit, a budget, no room, no replica.",
+        "Requests with which nothing is wrong, by what came of them: `admitted`, which is sent to a replica, or the "
+        "code of the refusal: a limit, a budget, no room, no replica.",
         max_children=2_000,
     ),
     Metric(
@@ -389,6 +389,29 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "",
         (),
         "Access log lines dropped because the log could not be written as fast as requests ended.",
+    ),
+    Metric(
+        "penstock_kept_requests_total",
+        Kind.COUNTER,
+        "",
+        (),
+        "Requests written to the file of single requests (`store.traces`).",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_kept_requests_dropped_total",
+        Kind.COUNTER,
+        "",
+        (),
+        "Requests that should have been, for which there was no room or which the disk did not take.",
+        merge=Merge.MAX,
+    ),
+    Metric(
+        "penstock_console_logins_total",
+        Kind.COUNTER,
+        "",
+        ("result",),
+        "Logins to the console: `ok`; `refused`; `limited`, after too many refused ones from that address.",
     ),
     Metric(
         "penstock_traces_total",

@@ -87,7 +87,7 @@ TABLE: Final[tuple[Row, ...]] = (
 
 class Also(msgspec.Struct, frozen=True):
     """What a dialect has beside the names of the table. `names`: by our name; one with `{}` is written once for each of
-    several values, with their place. `of_role`: constants. `json`: one attribute that is an object of several, with dots
+    several values, with its place. `of_role`: constants. `json`: one attribute that is an object of several, with dots
     where it has objects in it. `first_token`: an attribute that is the time of that event (ISO 8601).
     """
 

@@ -6,7 +6,7 @@ replica was tried for it. All else is counted as `unknown`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from penstock.core.errors import FailureKind
@@ -117,6 +117,7 @@ class RequestMetrics:
         self._waiting: list[Outcome] = []  # not counted yet, fewer than BATCH
         self._bound: dict[_Key, _Bound] = {}
         self._max_served = registry.catalogue["penstock_requests_total"].max_children
+        self.on_session: Callable[[Outcome], None] | None = None  # of those who said which session they belong to
         registry.before_snapshot(self._count_waiting)
 
     def serves(self, models: Iterable[str]) -> None:
@@ -134,8 +135,14 @@ class RequestMetrics:
 
     def show(self, outcome: Outcome, trace_id: str) -> None:
         """The trace of that one is kept: where its latencies are counted, people find it."""
+        if outcome.attempts:
+            self.serves((outcome.model,))
         model = outcome.model if outcome.model in self._served else UNKNOWN
-        histogram, at, first = self._registry.histogram, outcome.received_at + outcome.duration, outcome.first_token_after
+        histogram, at, first = (
+            self._registry.histogram,
+            outcome.received_at + outcome.duration,
+            outcome.first_token_after,
+        )
         request_duration = histogram("penstock_request_duration_seconds")
         request_duration.labels(model, outcome.endpoint).show(outcome.duration, trace_id, at)
         if first is not None and outcome.stream:
@@ -147,8 +154,11 @@ class RequestMetrics:
 
     def _count_waiting(self) -> None:
         outcomes, self._waiting = self._waiting, []
+        on_session = self.on_session
         for outcome in outcomes:
             self._count(outcome)
+            if outcome.session and on_session is not None:
+                on_session(outcome)
 
     def _count(self, outcome: Outcome) -> None:
         attempts = outcome.attempts

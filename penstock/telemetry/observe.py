@@ -6,7 +6,7 @@ decided about then, and made later still.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from penstock.core.outcome import Outcome
@@ -28,12 +28,13 @@ _HASHES: Final = ("prompt_hash", "output_hash")
 
 
 class Observer:
-    """`metrics` and `log` hear of every outcome; `exporters` get the traces that are kept. Without exporters nothing is
-    decided about traces.
+    """`metrics` and `log` hear of every outcome; `exporters` get the traces that are kept, and the `listener` what was
+    decided about each. Without any of these nothing is decided about traces.
     """
 
     def __init__(self, registry: Registry, metrics: RequestMetrics, log: AccessLog | None) -> None:
         self.metrics, self.log = metrics, log
+        self.listener: Callable[[Outcome, str], None] | None = None
         self._traces = registry.counter("penstock_traces_total")
         self._waiting: list[tuple[Outcome, Content | None, tuple[str, str] | None]] = []
         self._exporters: Sequence[SpanExporter] = ()
@@ -58,7 +59,7 @@ class Observer:
         self.metrics.on_outcome(outcome)
         if self.log is not None:
             self.log.on_outcome(outcome, hashes)
-        if self._exporters:
+        if self._exporters or self.listener is not None:
             self._waiting.append((outcome, content, hashes))
             if len(self._waiting) >= BATCH:
                 self.look()
@@ -66,11 +67,13 @@ class Observer:
     def look(self) -> None:
         """Decide about the traces of those that wait."""
         waiting, self._waiting = self._waiting, []
-        decide, verdicts = self._sampler.decide, dict[str, int]()
+        decide, verdicts, listener = self._sampler.decide, dict[str, int](), self.listener
         for outcome, content, hashes in waiting:
             trace_id = outcome.trace_id or trace_id_of(outcome.request_id)
             why = decide(outcome, trace_id, bool(refusal_signal(outcome.finish_reason, outcome.error)))
             verdicts[why] = verdicts.get(why, 0) + 1
+            if listener is not None:
+                listener(outcome, why)
             if why in KEPT:
                 self.metrics.show(outcome, trace_id)
                 more: dict[str, Value] = {}

@@ -42,6 +42,11 @@ class Capture(msgspec.Struct, frozen=True):
     hashes: bool = False  # of prompt and answer, on every line of the log and in traces
     hash_key: str | None = None  # a reference; None: whoever has a text can tell that it was sent
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the texts of a request have to be held while it lives."""
+        return self.content or self.hashes
+
 
 class TelemetryOptions(msgspec.Struct, frozen=True):
     exporters: tuple[Exporter, ...] = ()
@@ -51,6 +56,11 @@ class TelemetryOptions(msgspec.Struct, frozen=True):
     log_keys: Keys = "penstock"
     service: str = "penstock"  # its name in traces
     environment: str = ""
+
+    @property
+    def drawn(self) -> float:
+        """The share of traces that are recorded whatever becomes of them, 0..1."""
+        return self.sampling.ratio if self.exporters else 0.0
 
 
 DEFAULT = TelemetryOptions()

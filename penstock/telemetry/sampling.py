@@ -24,6 +24,7 @@ CAPPED: Final = "capped"
 KEPT: Final = (ERROR, SLOW, FLAGGED, DEGRADED, CALLER, RATIO)
 
 ENOUGH: Final = 200  # requests of a model before one can be slow in comparison
+UNSURE: Final = 1.05  # the sketch's bins are that wide: times that are all alike are not slow
 LOOK_EVERY: Final = 128  # requests between looks at what is usual
 MOST_MODELS: Final = 1_000
 QUANTILE: Final = 0.99
@@ -95,7 +96,7 @@ class TailSampler:
         if usual.looked_after >= LOOK_EVERY:
             usual.looked_after = 0
             if usual.took.n >= ENOUGH:
-                usual.slow_beyond = usual.took.quantile(QUANTILE)
+                usual.slow_beyond = usual.took.quantile(QUANTILE) * UNSURE
         return slow
 
     def _has_room(self, outcome: Outcome) -> bool:

@@ -1,7 +1,8 @@
 """A request as a tree of spans, made from its receipt alone: what the gateway did, each attempt, each phase of it.
 
 Attributes have our own names here; `conventions` says what others call them. Ids follow from the request's id, so the
-same receipt always gives the same tree, and an upstream that was told of its attempt (`wire.trace_context`) is its child.
+same receipt always gives the same tree, and an upstream that was told of its attempt (`wire.trace_context`) is beneath
+it.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def _of_request(outcome: Outcome) -> dict[str, Value]:
         "priority": outcome.priority,
         "n_attempts": len(outcome.attempts),
     }
-    for name, value in (
+    said: tuple[tuple[str, Value | None], ...] = (
         ("tenant", outcome.tenant),
         ("team", outcome.team),
         ("key_id", outcome.key_id),
@@ -163,9 +164,8 @@ def _of_request(outcome: Outcome) -> dict[str, Value]:
         ("prompt_version", outcome.prompt_version),
         ("context", outcome.context),
         ("ttft", outcome.first_token_after),
-    ):
-        if value:
-            found[name] = value
+    )
+    found |= {name: value for name, value in said if value}
     if outcome.error is not None:
         nature = nature_of(outcome.error)
         found |= {"error": outcome.error, "lasting": nature.lasting, "blame": nature.blame}
@@ -197,22 +197,20 @@ def _stages(outcome: Outcome, root_id: str) -> list[Span]:
     if queued:
         stage("queue", admitted, admitted + queued, {"priority": outcome.priority})
     if first is not None:
-        decision: dict[str, Value] = {}
-        for name, value in (
+        said: tuple[tuple[str, Value], ...] = (
             ("why", outcome.why),
             ("arm", outcome.arm),
             ("predicted_ttft", outcome.predicted_ttft),
             ("matched_tokens", outcome.matched_tokens),
-        ):
-            if value:
-                decision[name] = value
+        )
+        decision = {name: value for name, value in said if value}
         if decision:
             stage("routing", min(admitted + queued, first), first, decision)
     return found
 
 
 def _answered(outcome: Outcome) -> Attempt | None:
-    """Whose answer the caller got: the one that was whole, or else the last that had begun to answer. None: nobody's."""
+    """Whose answer the caller got: the one that was whole, or else the last that had begun. None: nobody's."""
     begun = [attempt for attempt in outcome.attempts if attempt.first_token_after is not None or attempt.ended == OK]
     whole = [attempt for attempt in begun if attempt.ended == OK]
     return max(whole or begun, key=lambda attempt: attempt.ended_after, default=None)
@@ -231,8 +229,9 @@ def _of_attempt(
     id = span_id_of(outcome.request_id, unique)
     deployment = attempt.replica.rpartition("/")[0]
     known = served.get(deployment, _NOTHING_KNOWN)
-    began, first = attempt.started_after, attempt.first_token_after
-    ended = max(began, attempt.ended_after)
+    began = attempt.started_after
+    first = None if attempt.first_token_after is None else max(began, attempt.first_token_after)
+    ended = max(first or began, attempt.ended_after)
     attributes: dict[str, Value] = {
         "operation": operation,
         "provider": known.provider or "penstock",
@@ -267,7 +266,7 @@ def _of_attempt(
         )
     ]
     if first is not None and outcome.stream:
-        phases = (("prefill", began, first), ("decode", first, max(first, ended)))
+        phases = (("prefill", began, first), ("decode", first, ended))
         spans += [
             Span(
                 id=span_id_of(outcome.request_id, f"{unique} {name}"),

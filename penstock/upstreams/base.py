@@ -25,6 +25,10 @@ class Listener(Protocol):
 
     def on_failed(self, failure: UpstreamError) -> None: ...
 
+    def traceparent(self) -> bytes:
+        """What the upstream is told of the trace that it is part of (W3C Trace Context); b"": nothing."""
+        ...
+
 
 class Sink(Protocol):
     """Where a committed stream goes."""

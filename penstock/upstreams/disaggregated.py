@@ -185,6 +185,9 @@ class _First:
     def on_failed(self, failure: UpstreamError) -> None:
         self._stream.prefilled(failure)
 
+    def traceparent(self) -> bytes:
+        return b""
+
 
 def open_disaggregated(
     request: Request,

@@ -55,6 +55,9 @@ class HttpUpstream:
         stream = AnswerStream(request, reading, listener, self._clock, way.failure_of, way.media)
         stream.lost = lost
         extra = b"x-request-id: %b\r\n" % request.id.encode("ascii")  # so that a provider's own report can be compared
+        told = listener.traceparent()
+        if told:
+            extra += b"traceparent: %b\r\n" % told
         if self._signs is not None:
             extra += self._signs.headers(path, body)
         if way.headers is not None:

@@ -115,6 +115,9 @@ class _Question:
         self._request = structs.replace(request, fields={}, received=None, form=b"")
         self._timer = asyncio.get_running_loop().call_later(ANSWER_WITHIN, self.on_timeout)
 
+    def traceparent(self) -> bytes:
+        return b""
+
     def on_first_token(self) -> None:
         body = b"" if self.stream is None else self.stream.plain or b""
         try:

@@ -25,9 +25,7 @@ _text = msgspec.json.Decoder(str).decode
 _texts = msgspec.json.Decoder(str | list[str]).decode
 
 
-def lineage(
-    header: Callable[[bytes], bytes | None], fields: Mapping[str, msgspec.Raw]
-) -> tuple[str, tuple[str, ...]]:
+def lineage(header: Callable[[bytes], bytes | None], fields: Mapping[str, msgspec.Raw]) -> tuple[str, tuple[str, ...]]:
     """Version of the prompt, and ids in the order in which they were given. A header is stronger than the body. Raises
     `BadRequest` for a header of ours that is not as documented; what is odd in a body is the upstream's affair.
     """

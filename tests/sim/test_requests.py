@@ -10,8 +10,8 @@ from penstock.balancing.queue_options import QueueOptions
 from penstock.core.plan import Plan
 from penstock.core.request import Priority
 from penstock.sim.cost_model import MODEL_A, CostModel
-from penstock.sim.events import schedule
 from penstock.sim.deployment import Deployment
+from penstock.sim.events import schedule
 from penstock.sim.options import Event
 from penstock.sim.run import Listed, Simulation, balanced_by
 from penstock.traffic.arrival import Arrival

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from penstock.sim.fit import Decoded, Prefilled, fit
 from penstock.sim.log import Log
-from penstock.sim.results import PooledCache, Slo, jain, percentile, service_gap, spread, summarise
+from penstock.sim.pooled import PooledCache
+from penstock.sim.results import Slo, jain, percentile, service_gap, spread, summarise
 
 
 def logged(*rows):

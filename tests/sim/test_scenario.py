@@ -141,3 +141,83 @@ def test_a_policy_goes_by_its_name():
     assert policy is not None
     assert policy.late_binding == "hrrn"
     assert named("cheapest") is None
+
+
+CROWDED = """\
+models:
+  chat:
+    deployments: [pool]
+    hedge_after: auto
+    degrade: [{ when: 60%, max_tokens: 32 }, { when: 90%, model: small }]
+  small: { deployments: [other] }
+deployments:
+  pool:
+    engine: [http://10.0.0.1:8000/v1, http://10.0.0.2:8000/v1, http://10.0.0.3:8000/v1]
+    outliers: { slow: 4x }
+    balancing: { policy: round_robin }
+  other: { engine: http://10.0.0.4:8000/v1, outliers: off, concurrency: { start: 7 } }
+shed: { target: 2s }
+queue: { order: fcfs }
+traffic:
+  - { model: chat, arrivals: { kind: poisson, rate: 40 }, prompt_tokens: 900, output_tokens: 200, duration: 40s }
+  - model: chat
+    priority: low
+    arrivals: { kind: poisson, rate: 5 }
+    prompt_tokens: 90
+    output_tokens: 20
+    duration: 40s
+simulation:
+  policies: [{ name: written }, { name: bare, outliers: false, hedge: false, shed: false, degrade: false }]
+"""
+
+
+def test_what_the_file_says_of_trouble_and_pressure_is_what_the_machines_are_told():
+    scenario = load_scenario(CROWDED, "s.yaml")
+    made = build(scenario, scenario.policies[0], nothing)
+    fleet = made.fleet
+    assert {name: watch.outliers.rule.slow for name, watch in fleet.watches.items()} == {"pool": 4.0}
+    assert fleet.routes["chat"].hedging is not None
+    assert fleet.routes["small"].hedging is None
+    assert [step.name for step in fleet.routes["chat"].ladder] == ["max_tokens=32", "model=small"]
+    assert fleet.gates["other-0"].concurrency.limit == 7
+    assert (fleet.shed.target, fleet.queues[0].options.order) == (2.0, "fcfs")
+    assert made.fleet.balancer.rule("pool").options.policy == "round_robin"
+    assert [queued.key for queued in fleet.queues] == [("pool",), ("other",)], "their models share no deployment"
+    bare = build(scenario, scenario.policies[1], nothing).fleet
+    assert (bare.watches, bare.shed, bare.routes["chat"].hedging, bare.routes["chat"].ladder) == ({}, None, None, ())
+
+
+def test_under_too_much_traffic_the_low_are_turned_away_answers_are_shorter_and_another_model_helps():
+    scenario = load_scenario(CROWDED, "s.yaml")
+    written, bare = (simulate(scenario, policy, nothing).results for policy in scenario.policies)
+    assert written.failures["shed"] > 50
+    assert set(written.answered_by) == {"pool", "other"}
+    assert set(bare.answered_by) == {"pool"}
+    assert "shed" not in bare.failures
+    assert written.ttft.p95 < bare.ttft.p95 / 2
+
+
+def test_a_slow_replica_is_left_out_where_the_file_does_not_say_otherwise():
+    text = GOOD.replace(
+        "- { at: 2s, what: dies, deployment: pool, lasts: 3s }", "- { at: 5s, what: hangs, replica: pool-1 }"
+    )
+    text = (
+        text.replace("rate: 5", "rate: 20")
+        .replace("requests: 40", "requests: 600")
+        .replace("max_attempts: 3", "max_attempts: 3, timeouts: { first_token: 20s }")
+    )
+    policies = "policies: [{ name: written, late_binding: off }, { name: bare, late_binding: off, outliers: false }]"
+    text = text[: text.index("policies:")].rstrip() + f"\n  {policies}\n"
+    scenario = load_scenario(text, "s.yaml")
+    written, bare = (simulate(scenario, policy, nothing).results for policy in scenario.policies)
+    assert written.ttft.max < 10.0 < bare.ttft.max
+
+
+def test_what_lies_between_gateway_and_engine_is_added_to_each_first_token():
+    quiet = GOOD.replace("at: 2s", "at: 60s")
+    near, far = (
+        simulate(load_scenario(quiet.replace("step: 5ms", step), "s.yaml"), policy, nothing).results
+        for policy in load_scenario(GOOD, "s.yaml").policies[:1]
+        for step in ("step: 5ms", "step: 5ms, overhead: 30ms")
+    )
+    assert far.ttft.p50 == pytest.approx(near.ttft.p50 + 0.03, abs=0.006)

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.outcome import Outcome
 from penstock.telemetry.access_log import BATCH, FLUSH_AT, AccessLog
 from penstock.telemetry.metrics import Counter
-from tests.telemetry.outcomes import REFUSED, RETRIED, STREAMED, like
+from penstock.wire.trace_context import trace_id_of
+from tests.telemetry.outcomes import FULL, OUTCOMES, REFUSED, RETRIED, STREAMED, like
 
 
 class Sink:
@@ -189,3 +192,82 @@ def test_flushing_nothing_writes_nothing() -> None:
 def test_a_line_has_no_field_for_text_or_secrets() -> None:
     (line,) = logged(STREAMED)
     assert not {"prompt", "messages", "content", "body", "key", "authorization"} & set(line)
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (None, "info"),
+        ("model_not_found", "warn"),
+        ("client_left", "warn"),
+        ("queue_full", "error"),
+        ("idle_timeout", "error"),
+    ],
+)
+def test_the_level_says_whether_somebody_here_has_to_look_at_it(error: str | None, level: str) -> None:
+    (line,) = logged(like(STREAMED, error=error))
+    assert line["level"] == level
+
+
+def test_a_line_names_its_trace_the_callers_where_there_is_one() -> None:
+    own, callers = logged(STREAMED, FULL)
+    assert own["trace_id"] == trace_id_of(STREAMED.request_id)
+    assert callers["trace_id"] == FULL.trace_id
+
+
+def test_with_the_names_of_elastic_everything_of_ours_is_beneath_penstock() -> None:
+    sink = Sink()
+    log = AccessLog(sink, keys="ecs", service="gateway")
+    log.on_outcome(FULL)
+    log.on_outcome(REFUSED, ("a1", "b2"))
+    log.flush()
+    full, refused = sink.lines()
+    ours = refused.pop("penstock")
+    assert datetime.fromisoformat(refused.pop("@timestamp")).timestamp() == REFUSED.received_at
+    assert refused == {
+        "ecs.version": "8.11.0",
+        "event.dataset": "penstock.access",
+        "event.kind": "event",
+        "event.outcome": "failure",
+        "event.duration": 100_000,
+        "service.name": "gateway",
+        "log.level": "warn",
+        "trace.id": trace_id_of(REFUSED.request_id),
+        "http.request.id": REFUSED.request_id,
+        "http.response.status_code": 404,
+        "error.code": "model_not_found",
+        "organization.id": "acme",
+    }
+    assert (ours["prompt_hash"], ours["output_hash"], ours["model"]) == ("a1", "b2", "no-such")
+    assert (full["user.hash"], full["trace.id"]) == (FULL.user_hash, FULL.trace_id)
+
+
+def test_hashes_are_at_the_end_of_the_line_they_belong_to() -> None:
+    sink = Sink()
+    log = AccessLog(sink)
+    log.on_outcome(STREAMED, ("a1", ""))
+    log.on_outcome(STREAMED)
+    log.flush()
+    first, second = sink.lines()
+    assert (first["prompt_hash"], first["output_hash"]) == ("a1", "")
+    assert "prompt_hash" not in second
+
+
+def test_keys_of_a_line_are_those_that_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    sink = Sink()
+    log = AccessLog(sink)
+    log.on_outcome(FULL, ("a", "b"))
+    log.flush()
+    (line,) = sink.lines()
+    assert {key for key in line if f"`{key}`" not in page} == set()
+
+
+@given(OUTCOMES, st.sampled_from(["penstock", "ecs"]))
+def test_whatever_a_receipt_says_its_line_is_one_line_of_json(outcome: Outcome, keys: Any) -> None:
+    sink = Sink()
+    log = AccessLog(sink, keys=keys)
+    log.on_outcome(outcome)
+    log.flush()
+    (line,) = sink.lines()
+    assert (line["penstock"] if keys == "ecs" else line)["request_id"] == outcome.request_id

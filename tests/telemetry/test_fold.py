@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from penstock.core.errors import FailureKind
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import CANCELLED, OK, Attempt
-from penstock.core.request import Usage
+from penstock.core.request import Priority, Usage
 from penstock.telemetry import fold
 from penstock.telemetry.fold import RequestMetrics
 from penstock.telemetry.metrics import Registry
-from tests.telemetry.outcomes import REFUSED, RETRIED, STREAMED, like
+from tests.telemetry.outcomes import OUTCOMES, REFUSED, RETRIED, STREAMED, like
 
 
 class Watched:
@@ -130,37 +130,90 @@ def test_bound_children_are_forgotten_before_they_are_too_many_and_nothing_is_lo
     assert counted == n
 
 
-ATTEMPTS = st.lists(
-    st.builds(
-        Attempt,
-        number=st.integers(0, 3),
-        replica=st.sampled_from(["a/0", "a/1", "b/0"]),
-        started_after=st.floats(0, 20),
-        ended_after=st.floats(0, 30),
-        first_token_after=st.none() | st.floats(10, 20),
-        ended=st.sampled_from([OK, CANCELLED, *FailureKind]),
-    ),
-    max_size=4,
-).map(tuple)
-OUTCOMES = st.builds(
-    Outcome,
-    request_id=st.just("r"),
-    endpoint=st.sampled_from(["chat.completions", "completions"]),
-    tenant=st.text(max_size=3),
-    key_id=st.text(max_size=3),
-    model=st.sampled_from(["chat", "code"]) | st.text(max_size=4),
-    stream=st.booleans(),
-    status=st.sampled_from([200, 400, 401, 404, 429, 499, 502, 503, 504]),
-    error=st.none() | st.sampled_from(["overloaded", "client_left"]),
-    attempts=ATTEMPTS,
-    usage=st.builds(Usage, st.integers(0, 999), st.integers(0, 999), st.integers(0, 9)),
-    usage_source=st.sampled_from(UsageSource),
-    finish_reason=st.none(),
-    received_at=st.just(1.8e9),
-    first_token_after=st.none() | st.floats(10, 20),
-    duration=st.floats(20, 40),
-    plane_version=st.integers(1, 9),
-)
+def test_every_failure_has_its_nature_whether_of_a_request_or_of_an_attempt() -> None:
+    watched = Watched(
+        RETRIED,
+        like(STREAMED, error="idle_timeout", attempts=(Attempt(0, "local/0", FailureKind.IDLE_TIMEOUT, 0, 1, 2),)),
+        like(REFUSED, model="chat", error="token_rate_limit", status=429),
+        serves=("chat",),
+    )
+    assert watched.values("failures_total") == {
+        ("chat", "attempt", "server_error", "transient", "provider"): 1,
+        ("chat", "attempt", "idle_timeout", "transient", "provider"): 1,
+        ("chat", "request", "idle_timeout", "transient", "provider"): 1,
+        ("chat", "request", "token_rate_limit", "transient", "caller"): 1,
+    }
+
+
+def test_requests_with_which_nothing_is_wrong_are_admitted_or_refused_by_a_reason() -> None:
+    watched = Watched(
+        STREAMED,
+        like(REFUSED, model="chat", error="queue_full", status=503, priority=Priority.LOW),
+        like(REFUSED, model="chat", error="budget_exceeded", status=429),
+        like(REFUSED, model="chat", error="invalid_request", status=400),
+        serves=("chat",),
+    )
+    assert watched.values("admissions_total") == {
+        ("chat", "normal", "admitted"): 1,
+        ("chat", "low", "queue_full"): 1,
+        ("chat", "normal", "budget_exceeded"): 1,
+    }
+
+
+def test_a_second_attempt_is_a_hedge_a_failover_or_just_another_try() -> None:
+    def both(one: str, ended_after: float, other: str, started_after: float) -> Outcome:
+        first = Attempt(0, one, FailureKind.NETWORK, 0.001, None, ended_after)
+        return like(STREAMED, attempts=(first, Attempt(1, other, OK, started_after, 1.5, 2.0)))
+
+    hedged, again = both("a/0", 0.6, "b/0", 0.5), both("a/0", 0.6, "a/1", 0.7)
+    failed_over = both("a/0", 0.6, "b/0", 0.7)
+    watched = Watched(hedged, again, failed_over)
+    assert watched.values("hedges_total") == {("chat",): 1}
+    assert watched.values("failovers_total") == {("chat",): 1}
+    assert watched.values("retries_total") == {("chat",): 3}
+
+
+def test_how_answers_ended_is_counted_in_the_same_words_whatever_the_dialect() -> None:
+    endings = ["stop", "end_turn", "length", "max_tokens", "tool_use", "refusal", "something new"]
+    watched = Watched(*(like(STREAMED, finish_reason=one) for one in endings), like(STREAMED, error="idle_timeout"))
+    assert watched.values("finished_total") == {
+        ("chat", "stop"): 2,
+        ("chat", "length"): 2,
+        ("chat", "tool_calls"): 1,
+        ("chat", "refusal"): 1,
+        ("chat", "other"): 1,
+    }
+    assert watched.values("refusals_total") == {("chat", "refusal"): 1}
+
+
+def test_lengths_are_those_of_whole_answers_and_of_every_prompt() -> None:
+    watched = Watched(STREAMED, like(STREAMED, error="idle_timeout"), REFUSED)
+    assert watched.observed("output_length_tokens") == (1, 61)
+    assert watched.observed("prompt_length_tokens") == (2, 420)
+
+
+def test_the_wait_for_room_is_that_of_requests_that_were_sent() -> None:
+    watched = Watched(like(STREAMED, queued_for=0.25, priority=Priority.HIGH), STREAMED, like(REFUSED, queued_for=9.0))
+    rows = watched.registry.snapshot().series["penstock_queue_wait_seconds"]
+    assert {row.labels: (sum(row.counts), row.value) for row in rows} == {
+        ("chat", "high"): (1, 0.25),
+        ("chat", "normal"): (1, 0),
+    }
+
+
+def test_what_was_given_up_and_what_was_only_thought_is_counted() -> None:
+    watched = Watched(like(STREAMED, degraded=("max_tokens", "model"), usage=Usage(5, 9, reasoning_tokens=4)))
+    assert watched.values("degraded_total") == {("chat", "max_tokens"): 1, ("chat", "model"): 1}
+    assert watched.values("reasoning_tokens_total") == {("chat",): 4}
+
+
+def test_exemplars_are_in_the_buckets_in_which_their_requests_are_counted() -> None:
+    watched = Watched(STREAMED)
+    watched.metrics.show(STREAMED, "f" * 32)
+    series = watched.registry.snapshot().series
+    for name in ("request_duration_seconds", "time_to_first_token_seconds", "time_per_output_token_seconds"):
+        (row,) = series["penstock_" + name]
+        assert [row.counts[place] for place in row.exemplars] == [1]
 
 
 @given(st.lists(OUTCOMES, max_size=12))
@@ -172,5 +225,11 @@ def test_whatever_happened_every_request_and_every_attempt_is_counted_exactly_on
     assert sum(watched.values("retries_total").values()) == sum(
         max(0, len(outcome.attempts) - 1) for outcome in outcomes
     )
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    ended = [attempt.ended for outcome in outcomes for attempt in outcome.attempts]
+    failed += sum(one not in (OK, CANCELLED) for one in ended)
+    assert sum(watched.values("failures_total").values()) == failed
+    admitted = {labels: n for labels, n in watched.values("admissions_total").items() if labels[2] == "admitted"}
+    assert sum(admitted.values()) == sum(bool(outcome.attempts) for outcome in outcomes)
     counted = [outcome for outcome in outcomes if outcome.usage_source is not UsageSource.NONE]
     assert sum(watched.values("prompt_tokens_total").values()) == sum(o.usage.prompt_tokens for o in counted)

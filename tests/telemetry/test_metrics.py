@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from math import ceil
 from random import Random
 
 import msgspec
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.telemetry.catalogue import OTHER, Kind, Merge, Metric
-from penstock.telemetry.metrics import OVERFLOW, Histogram, Registry, Snapshot, lasting, merge
+from penstock.telemetry.metrics import OVERFLOW, Histogram, Registry, Snapshot, lasting, merge, quantile
 
 CATALOGUE = (
     Metric("hits_total", Kind.COUNTER, "", ("who",), "Hits.", max_children=3),
@@ -16,6 +17,7 @@ CATALOGUE = (
     Metric("open", Kind.GAUGE, "", (), "Open."),
     Metric("oldest", Kind.GAUGE, "", (), "Oldest.", merge=Merge.MIN),
     Metric("worst", Kind.GAUGE, "", (), "Worst.", merge=Merge.MAX),
+    Metric("theirs_total", Kind.COUNTER, "", ("who",), "Somebody else's.", merge=Merge.MAX),
     Metric(OVERFLOW, Kind.COUNTER, "", ("metric",), "Overflow."),
 )
 
@@ -102,6 +104,47 @@ def test_a_worker_that_ended_still_counts_but_has_no_gauges() -> None:
     assert merged.series["open"] == ()
 
 
+def test_a_counter_of_somebody_else_is_that_of_one_worker_and_gone_with_it() -> None:
+    snapshots = []
+    for value in (5, 7):
+        registry = Registry(CATALOGUE)
+        registry.read_counter("theirs_total", lambda value=value: [(("engine",), value)])
+        snapshots.append(registry.snapshot())
+    assert values(merge(snapshots, CATALOGUE), "theirs_total") == {("engine",): 7}
+    assert "theirs_total" not in lasting(snapshots[0], CATALOGUE).series
+    assert "hits_total" in lasting(snapshots[0], CATALOGUE).series
+
+
+def test_of_several_workers_the_last_exemplar_of_a_bucket_is_shown() -> None:
+    snapshots = []
+    for at, trace_id in ((2.0, "b"), (3.0, "c"), (1.0, "a")):
+        registry = Registry(CATALOGUE)
+        histogram = registry.histogram("wait_seconds").labels("x")
+        histogram.observe(0.5)
+        histogram.show(0.5, trace_id, at)
+        snapshots.append(registry.snapshot())
+    snapshots.append(Registry(CATALOGUE).snapshot())
+    (row,) = merge(snapshots, CATALOGUE).series["wait_seconds"]
+    assert row.counts == (0, 3, 0, 0)
+    assert row.exemplars == {1: (3.0, 0.5, "c")}
+
+
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=200), st.floats(0.01, 0.99))
+def test_a_quantile_lies_within_the_bucket_in_which_it_is(observed: list[float], q: float) -> None:
+    histogram = Histogram((0.1, 1.0, 10.0))
+    for value in observed:
+        histogram.observe(value)
+    found = quantile(histogram.bounds, histogram.counts, q)
+    assert found is not None
+    exact = sorted(observed)[max(0, ceil(q * len(observed)) - 1)]
+    assert found <= next((bound for bound in histogram.bounds if exact <= bound), 10.0)
+    assert found >= max((bound for bound in (0.0, *histogram.bounds) if bound < exact), default=0.0)
+
+
+def test_nothing_seen_has_no_quantile() -> None:
+    assert quantile((1.0,), (0, 0), 0.5) is None
+
+
 EVENTS = st.lists(
     st.tuples(st.sampled_from("abcde"), st.integers(0, 2**20).map(lambda n: n / 1024)), max_size=60
 )  # dyadic: their sums are exact, so any order must give the same
@@ -113,10 +156,11 @@ def test_merged_workers_equal_one_that_saw_everything(
 ) -> None:
     catalogue = tuple(msgspec.structs.replace(metric, max_children=100) for metric in CATALOGUE)
     whole, workers = Registry(catalogue), [Registry(catalogue) for _ in range(n_workers)]
-    for who, value in events:
+    for at, (who, value) in enumerate(events):
         for registry in (whole, rng.choice(workers)):
             registry.counter("hits_total").labels(who).inc()
             registry.histogram("wait_seconds").labels(who).observe(value)
+            registry.histogram("wait_seconds").labels(who).show(value, f"trace {at}", at)
     merged = merge([worker.snapshot() for worker in workers], catalogue)
     assert merged == merge([whole.snapshot()], catalogue)
 

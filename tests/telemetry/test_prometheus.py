@@ -162,3 +162,39 @@ PROMETHEUS_2 = (
 )
 def test_the_accept_header_chooses_the_format(accept: str, form: Format) -> None:
     assert negotiate(accept) is form
+
+
+def test_in_openmetrics_a_bucket_names_the_trace_of_one_of_its_requests() -> None:
+    registry = Registry(SMALL)
+    for who, value in (("a", 0.05), ("a", 5.0), ("b", 50.0)):
+        child = registry.histogram("wait_seconds").labels(who)
+        child.observe(value)
+        child.show(value, f"{who}{value}", 1_800_000_000.25)
+    text = Exposition(SMALL).render(registry.snapshot(), Format.OPENMETRICS)
+    found = {
+        (sample.labels["who"], sample.labels["le"]): (
+            sample.exemplar.labels["trace_id"],
+            sample.exemplar.value,
+            float(sample.exemplar.timestamp),
+        )
+        for family in parse_openmetrics(text.decode())
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert found == {
+        ("a", "0.1"): ("a0.05", 0.05, 1_800_000_000.25),
+        ("a", "10.0"): ("a5.0", 5.0, 1_800_000_000.25),
+        ("b", "+Inf"): ("b50.0", 50.0, 1_800_000_000.25),
+    }
+
+
+def test_the_older_format_has_no_exemplars_and_is_otherwise_the_same() -> None:
+    registry = Registry(SMALL)
+    child = registry.histogram("wait_seconds").labels("a")
+    child.observe(0.05)
+    without = Exposition(SMALL).render(registry.snapshot())
+    child.show(0.05, "f" * 32, 1.0)
+    assert Exposition(SMALL).render(registry.snapshot()) == without
+    assert parsed(Exposition(SMALL).render(registry.snapshot(), Format.OPENMETRICS), Format.OPENMETRICS)[
+        "wait_seconds_count", (("who", "a"),)
+    ]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.keys import ENTROPY_BYTES, mint
-from penstock.telemetry.redact import redact
+from penstock.telemetry.redact import redact, suspicious
 
 SECRET = "k3yT0pS3cret9876543210abcdefABCDEFGHIJ"
 
@@ -78,3 +78,22 @@ def test_a_short_word_is_not_taken_for_a_secret() -> None:
 )
 def test_ordinary_messages_are_left_alone(text: str) -> None:
     assert redact(text) == text
+
+
+@given(st.text() | st.from_regex(r"[a-zA-Z0-9._:/@+#=-]{1,60}", fullmatch=True))
+def test_whatever_would_be_masked_is_suspicious_at_the_first_look(text: str) -> None:
+    assert suspicious(text) or redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk-abcdefghijkl", "PASSWORD=hunter22", "access-token:abcdef", "accesstoken=abc", "AKIAABCDEFGHIJKLMNOP",
+        "x?sig=abcdefgh", "https://me:hunter22@host", "hf_abcdefghijkl", "xoxb-abcdefghijkl", "github_pat_abcdefghijkl",
+        "eyJhbGciOiJI.eyJzdWIiOiIx.c2ln", "Basic dXNlcjpwYXNz", "AIza" + "b" * 35, "authorization=abc",
+        "gsk_abcdefghijkl",        "r8_abcdefghijkl", "passwd=hunter22", "api_key=abc",
+    ],
+)  # fmt: skip
+def test_each_kind_of_secret_is_suspicious_and_masked(secret: str) -> None:
+    assert suspicious(secret)
+    assert redact(secret) != secret

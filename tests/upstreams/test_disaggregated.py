@@ -61,6 +61,9 @@ class Caller:
         self.got = b""
         self.end: Any = "not yet"
 
+    def traceparent(self) -> bytes:
+        return b""
+
     def on_first_token(self) -> None:
         self.heard.append("first token")
 

@@ -47,6 +47,13 @@ BODIES = {
 }
 
 
+class Untraced:
+    """A listener that is never told anything."""
+
+    def traceparent(self) -> bytes:
+        return b""
+
+
 def asked(endpoint, stream=False, betas=()):
     """A request as its caller's dialect parses it."""
     known = {"id": "req_1", "endpoint": endpoint, "caller": ANYONE, "now": 0.0}
@@ -101,7 +108,7 @@ class Expired(Signs):
 
 def sent(table, request, authorization):
     transport = Transport()
-    stream = HttpUpstream(transport, CLOCK, table, authorization).open(request, None, 0.0)
+    stream = HttpUpstream(transport, CLOCK, table, authorization).open(request, Untraced(), 0.0)
     prefix, extra, body = transport.sent
     return prefix, extra, body, stream
 
@@ -130,7 +137,7 @@ def test_without_a_valid_credential_nothing_is_sent():
     transport = Transport()
     upstream = HttpUpstream(transport, CLOCK, TABLES["anthropic"], Expired())
     with pytest.raises(UpstreamError, match="expired"):
-        upstream.open(asked(Endpoint.MESSAGES), None, 0.0)
+        upstream.open(asked(Endpoint.MESSAGES), Untraced(), 0.0)
     assert transport.sent is None
 
 

@@ -12,15 +12,16 @@ export class Refused extends Error {
   }
 }
 
-/** Raises `Refused`, and `TypeError` where nobody answers. A 401 tells the whole page, which shows the door. */
-export async function ask(path, { method = "GET", body, headers = {}, signal } = {}) {
+/** Raises `Refused`, and `TypeError` where nobody answers. A 401 tells the whole page, which shows the door; not where the
+ *  gateway says it, to a key of its own (`through`). */
+export async function ask(path, { method = "GET", body, headers = {}, signal, through = false } = {}) {
   const lines = { ...headers };
   if (method !== "GET") lines["x-penstock-console"] = "1";
   if (body !== undefined) lines["content-type"] = "application/json";
   const sent = body === undefined ? undefined : JSON.stringify(body);
   const answer = await fetch(path, { method, headers: lines, body: sent, signal, credentials: "same-origin" });
   if (answer.ok) return answer;
-  if (answer.status === 401) dispatchEvent(new Event("penstock-signed-out"));
+  if (answer.status === 401 && !through) dispatchEvent(new Event("penstock-signed-out"));
   throw new Refused(answer.status, (await answer.json().catch(() => ({}))).error);
 }
 
@@ -83,7 +84,11 @@ export function useEvents(path, handlers) {
     if (path === null) return set("closed");
     const source = new EventSource(path);
     source.onopen = () => set("open");
-    source.onerror = () => set(source.readyState === EventSource.CLOSED ? "closed" : "connecting");
+    source.onerror = () => {
+      const over = source.readyState === EventSource.CLOSED;
+      set(over ? "closed" : "connecting");
+      if (over) get(`${CONSOLE}/me`).catch(() => null); // whoever is not let in any more is shown the door by this
+    };
     for (const name of Object.keys(current.current)) {
       source.addEventListener(name, (event) => current.current[name](JSON.parse(event.data)));
     }

@@ -107,10 +107,15 @@ function options(place, series, { show, stacked, days, hover, picked }) {
       width: one.bars ? 0 : 1.6,
       fill: one.bars ? colour(one.token) : one.fill ? colour(one.token, 0.14) : undefined,
       paths: one.bars ? uPlot.paths.bars({ size: [0.78, 40], radius: 0.12 }) : uPlot.paths.spline?.(),
-      points: { show: false },
-      spanGaps: true,
+      points: { show: !one.bars, size: 4, width: 0, fill: colour(one.token), filter: alone },
     }))],
   };
+}
+
+/** A line breaks where nothing is known; what has nothing on either side of it is drawn as a point. */
+function alone(u, n) {
+  const values = u.data[n];
+  return values.flatMap((value, at) => (value != null && values[at - 1] == null && values[at + 1] == null ? [at] : []));
 }
 
 /** Bars stand around their moment: half a step more on both sides. */

@@ -16,7 +16,7 @@ export const whole = (n) => (n == null ? NONE : plain.format(n));
 
 export function digits(n) {
   const size = Math.abs(n);
-  return size >= 100 ? plain.format(n) : size >= 10 ? n.toFixed(1) : size >= 1 || size === 0 ? n.toFixed(2) : n.toPrecision(2);
+  return size >= 100 ? plain.format(n) : size >= 10 ? n.toFixed(1) : size === 0 ? "0" : size >= 1 ? n.toFixed(2) : n.toPrecision(2);
 }
 
 /** 840 µs · 12.3 ms · 1.24 s · 2 min 5 s · 3 h 20 min · 4 d 2 h. */
@@ -66,6 +66,7 @@ export function share(fraction) {
   if (fraction == null) return NONE;
   const percent = fraction * 100;
   if (percent === 0 || percent === 100) return `${percent} %`;
+  if (Math.abs(percent) < 0.01) return "< 0.01 %";
   if (percent > 99 && percent < 100) return `${(Math.floor(percent * 100) / 100).toFixed(2)} %`;
   return `${digits(percent)} %`;
 }

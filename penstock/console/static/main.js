@@ -4,8 +4,8 @@ import { CONSOLE, get, send } from "./api.js";
 import { Dialog, Icon, Loading } from "./parts.js";
 import { followLinks, go, ROOT, to, useRoute } from "./route.js";
 import { SignIn } from "./views/sign_in.js";
-import { GROUPS, viewOf } from "./views/all.js";
-import { Later } from "./views/later.js";
+import { GROUPS, open as allowed, there, viewOf } from "./views/all.js";
+import { Closed, Later } from "./views/later.js";
 
 followLinks();
 render(html`<${Console} />`, document.getElementById("app"));
@@ -28,8 +28,12 @@ function Shell({ me, leave }) {
   const [open, setOpen] = useState(false);
   const [help, setHelp] = useState(false);
   const view = viewOf(parts);
-  const Page = there(view, me) ? view.page : Later;
+  const Page = !allowed(view, me) ? Closed : there(view, me) ? view.page : Later;
   useEffect(() => setOpen(false), [parts.join("/")]);
+  useEffect(() => {
+    const first = PLACES.find((one) => allowed(one, me) && there(one, me));
+    if (!parts.length && !allowed(view, me) && first) go(to(first.at), { replace: true });
+  }, [view]);
   useKeyboard(setHelp);
 
   return html`<div class=${open ? "open" : ""} onKeyDown=${(event) => event.key === "Escape" && setOpen(false)}>
@@ -54,7 +58,7 @@ function Brand() {
 function Side({ me, leave, current, help }) {
   return html`<nav class="side" id="side" aria-label="Views">
     <${Brand} />
-    ${GROUPS.map(({ name, views }) => html`
+    ${GROUPS.map(({ name, views }) => [name, views.filter((view) => allowed(view, me))]).filter(([, views]) => views.length).map(([name, views]) => html`
       <h2>${name}</h2>
       ${views.map((view) => html`<a class=${`item ${there(view, me) ? "" : "later"}`} href=${to(view.at)} aria-current=${view === current ? "page" : undefined}><${Icon} name=${view.icon} />${view.name}${!there(view, me) && html`<span class="n small">not yet</span>`}</a>`)}
     `)}
@@ -69,8 +73,6 @@ function Side({ me, leave, current, help }) {
     </div>
   </nav>`;
 }
-
-const there = (view, me) => !view.feature || me.features.includes(view.feature);
 
 const THEMES = ["system", "light", "dark"];
 

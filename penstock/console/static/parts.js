@@ -108,14 +108,18 @@ export function Change({ now, before, worse = 0 }) {
 }
 
 function Spark({ values, bad }) {
-  const path = useMemo(() => sparkPath(values), [values]);
-  return html`<svg class="spark ${bad ? "bad" : ""}" viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true"><path class="area" d=${`${path}V30H0Z`} /><path class="line" d=${path} /></svg>`;
+  const [line, area] = useMemo(() => sparkPaths(values), [values]);
+  return html`<svg class="spark ${bad ? "bad" : ""}" viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true"><path class="area" d=${area} /><path class="line" d=${line} /></svg>`;
 }
 
-function sparkPath(values) {
-  const top = Math.max(...values.map((value) => value ?? 0)) || 1;
-  const step = 100 / Math.max(1, values.length - 1);
-  return values.map((value, n) => `${n ? "L" : "M"}${(n * step).toFixed(2)} ${(28.5 - 26 * ((value ?? 0) / top)).toFixed(2)}`).join("");
+/** Drawn through what is not known. */
+function sparkPaths(values) {
+  const step = 100 / (values.length - 1);
+  const known = values.flatMap((value, n) => (value == null ? [] : [[n * step, value]]));
+  if (!known.length) return ["", ""];
+  const top = Math.max(...known.map(([, value]) => value)) || 1;
+  const line = `M${known.map(([x, value]) => `${x.toFixed(2)} ${(28.5 - (26 * value) / top).toFixed(2)}`).join("L")}`;
+  return [line, `${line}V30H${known[0][0].toFixed(2)}Z`];
 }
 
 export function Meter({ value, label, good, warn = 0.75, bad = 0.92, wide }) {
@@ -141,7 +145,7 @@ export function Table({ label, columns, rows, id, empty = "Nothing here.", foot,
       const mine = sorted?.column === n;
       const direction = mine ? (sorted.up ? "ascending" : "descending") : undefined;
       return html`<th scope="col" class=${column.num ? "num" : ""} aria-sort=${direction}>${column.sort
-        ? html`<button onClick=${() => sort({ column: n, up: mine ? !sorted.up : !column.num })}>${column.head}<span aria-hidden="true">${mine ? (sorted.up ? "↑" : "↓") : ""}</span></button>`
+        ? html`<button onClick=${() => sort({ column: n, up: mine ? !sorted.up : !column.num })}>${column.head} <span aria-hidden="true">${mine ? (sorted.up ? "↑" : "↓") : ""}</span></button>`
         : column.head}</th>`;
     })}</tr></thead>
     <tbody>${shown.map((row) => html`<tr key=${id?.(row)} class=${isNew?.(row) ? "new" : ""}>${columns.map((column, n) =>
@@ -154,11 +158,11 @@ export function Table({ label, columns, rows, id, empty = "Nothing here.", foot,
 
 export function Segments({ label, options, value, pick }) {
   return html`<div class="segments" role="group" aria-label=${label}>${options.map(([key, text]) =>
-    html`<button aria-pressed=${String(key === value)} onClick=${() => pick(key)}>${text}</button>`)}</div>`;
+    html`<button type="button" aria-pressed=${String(key === value)} onClick=${() => pick(key)}>${text}</button>`)}</div>`;
 }
 
 export function Chip({ name, value, drop }) {
-  return html`<span class="chip"><span class="clip">${name}: ${value === "" ? "none" : value}</span><button aria-label=${`Without ${name}`} onClick=${drop}><${Icon} name="close" size="13" /></button></span>`;
+  return html`<span class="chip"><span class="clip">${name}: ${value === "" ? "none" : value}</span><button type="button" aria-label=${`Without ${name}`} onClick=${drop}><${Icon} name="close" size="13" /></button></span>`;
 }
 
 export function Dialog({ title, close, children }) {

@@ -1,5 +1,5 @@
-"""The console's API over a made-up world, on a real socket and in a thread of its own. It says what `World` says, and can
-be told to refuse."""
+"""The console's API over a made-up world, on a real socket and in a thread of its own. It says what `World` says, and
+can be told to refuse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
+from penstock.config.schema import Role
 from penstock.console.pages import Pages
+from penstock.console.roles import ROLES
 from penstock.http.server import Exchange, Server
 from tests.console.browser.world import NOW, World
 
@@ -23,7 +25,14 @@ SUMS = (
     "cache_write_1h_tokens", "output_tokens", "reasoning_tokens", "cost_nanos", "duration_micros",
 )  # fmt: skip
 FEATURES = ("overview", "requests", "live", "cancel", "fleet", "explain", "costs", "config", "playground", "slo")
-TEXT = "models:\n  chat: { deployments: [chat, hosted] }\ndeployments:\n  chat:\n    engine: http://10.0.0.4:8000\n    api_key: ${CHAT_KEY}\n"
+TEXT = """\
+models:
+  chat: { deployments: [chat, hosted] }
+deployments:
+  chat:
+    engine: http://10.0.0.4:8000
+    api_key: ${CHAT_KEY}
+"""
 
 
 class FakeApi:
@@ -35,6 +44,9 @@ class FakeApi:
         self.ledger = self.world.ledger()
         self.refuse: dict[str, tuple[int, str]] = {}
         self.features = FEATURES
+        self.role: Role = "owner"
+        self.org = ""
+        self.slowly = False
         self.acts: list[tuple[str, Any]] = []
         self.keys = [
             {"id": f"{org}-{team}", "org": org, "team": team, "where": "database", "digest": "hmac", "version": 3,
@@ -118,7 +130,9 @@ class FakeApi:
             "/console/api/config": self._config,
             "/console/api/config/check": lambda: self._check(body["text"]),
             "/admin/v1/limits": self._limits,
-            "/admin/v1/orgs": lambda: {"items": [{"org": org, "where": "file"} for org in ("acme", "globex", "initech")]},
+            "/admin/v1/orgs": lambda: {
+                "items": [{"org": org, "where": "file"} for org in ("acme", "globex", "initech")]
+            },
             "/admin/v1/keys": lambda: self._made(body) if method == "POST" else self._keys(query),
             "/admin/v1/audit": self._audit,
             "/admin/v1/audit/verify": lambda: {"whole": True, "seq": 42, "head": "9f" * 32},
@@ -137,16 +151,27 @@ class FakeApi:
 
     def _me(self) -> dict[str, Any]:
         return {
-            "name": "key:ops", "role": "owner", "org": "", "version": "0.1.0", "features": list(self.features), "slow_ttft": 3.0,
-            "may": ["use this API", "see organisations, teams and keys", "make and change organisations, teams and keys"],
-        }  # fmt: skip
+            "name": "key:ops",
+            "role": self.role,
+            "org": self.org,
+            "may": sorted(ROLES[self.role]),
+            "version": "0.1.0",
+            "features": list(self.features),
+            "slow_ttft": 3.0,
+        }
 
     def costs(self, query: dict[str, str]) -> dict[str, Any]:
         """The pivot as the real one makes it, over rows of an hour."""
         by = [name for name in query.get("by", "").split(",") if name]
-        since, until = (datetime.fromisoformat(query[name]).replace(tzinfo=UTC).timestamp() for name in ("since", "until"))
+        since, until = (
+            datetime.fromisoformat(query[name]).replace(tzinfo=UTC).timestamp() for name in ("since", "until")
+        )
         known = ("org", "team", "key_id", "feature", "model", "deployment", "endpoint", "user_hash", "session")
-        rows = [row for row in self.ledger if since <= row["hour"] < until and all(query.get(name, row[name]) == row[name] for name in known)]
+        rows = [
+            row
+            for row in self.ledger
+            if since <= row["hour"] < until and all(query.get(name, row[name]) == row[name] for name in known)
+        ]
 
         def value(row: dict[str, Any], name: str) -> Any:
             return datetime.fromtimestamp(row["hour"], UTC).date().isoformat() if name == "day" else row[name]
@@ -156,45 +181,84 @@ class FakeApi:
             groups.setdefault(tuple(value(row, name) for name in by), []).append(row)
 
         def total(group: tuple[Any, ...], some: list[dict[str, Any]]) -> dict[str, Any]:
-            return {"group": dict(zip(by, group, strict=False))} | {name: sum(row[name] for row in some) for name in SUMS}
+            return {"group": dict(zip(by, group, strict=False))} | {
+                name: sum(row[name] for row in some) for name in SUMS
+            }
 
         items = sorted((total(*one) for one in groups.items()), key=lambda one: -one["cost_nanos"])
         most = int(query.get("most", 100))
         left = [row for group in items[most:] for row in groups[tuple(group["group"].values())]]
-        return {"items": items[:most], "n_others": max(0, len(items) - most), "others": total((), left), "total": total((), rows), "missing": []}
+        return {
+            "items": items[:most],
+            "n_others": max(0, len(items) - most),
+            "others": total((), left),
+            "total": total((), rows),
+            "missing": [],
+        }
 
     def _config(self) -> dict[str, Any]:
-        changes = [{"version": 12, "at": NOW - 7_000, "lines": ["~ model chat: deployments chat -> chat, hosted", "+ deployment hosted"]}]
+        changes = [
+            {
+                "version": 12,
+                "at": NOW - 7_000,
+                "lines": ["~ model chat: deployments chat -> chat, hosted", "+ deployment hosted"],
+            }
+        ]
         return {"version": 12, "path": "penstock.yaml", "loaded_at": NOW - 7_000, "text": TEXT, "changes": changes}
 
     def _check(self, text: str) -> dict[str, Any]:
         if "engin:" in text:
-            problem = {"file": "penstock.yaml", "line": 5, "path": "deployments.chat.engin", "message": "is not an option. Did you mean `engine`?"}
+            problem = {
+                "file": "penstock.yaml",
+                "line": 5,
+                "path": "deployments.chat.engin",
+                "message": "is not an option. Did you mean `engine`?",
+            }
             return {"good": False, "problems": [problem], "diff": []}
-        return {"good": True, "problems": [], "diff": [] if text == TEXT else ["~ deployment chat: engine", "+ deployment spare"]}
+        return {
+            "good": True,
+            "problems": [],
+            "diff": [] if text == TEXT else ["~ deployment chat: engine", "+ deployment spare"],
+        }
 
     def _limits(self) -> dict[str, Any]:
         return {
             "items": [
                 {"name": "monthly", "is_budget": True, "options": {"amount": "$500", "per": "org", "period": "month"},
-                 "used": [{"who": "acme", "used": 462_000_000_000, "amount": 500_000_000_000}, {"who": "globex", "used": 91_400_000_000, "amount": 500_000_000_000}]},
+                 "used": [{"who": "acme", "used": 462_000_000_000, "amount": 500_000_000_000},
+                  {"who": "globex", "used": 91_400_000_000, "amount": 500_000_000_000}]},
                 {"name": "calm", "is_budget": False, "options": {"requests": "600/m", "per": "key"},
-                 "used": [{"who": "acme-search", "used": 312, "amount": 600}, {"who": "globex-research", "used": 40, "amount": 600}]},
+                 "used": [{"who": "acme-search", "used": 312, "amount": 600},
+                  {"who": "globex-research", "used": 40, "amount": 600}]},
                 {"name": "tokens", "is_budget": False, "options": {"tokens": "2M/m", "per": "org"}, "used": []},
             ]
         }  # fmt: skip
 
     def _keys(self, query: dict[str, str]) -> dict[str, Any]:
-        return {"items": [one for one in self.keys if query.get("org", one["org"]) == one["org"] and query.get("team", one["team"]) == one["team"]]}
+        return {
+            "items": [
+                one
+                for one in self.keys
+                if query.get("org", one["org"]) == one["org"] and query.get("team", one["team"]) == one["team"]
+            ]
+        }
 
     def _made(self, body: dict[str, Any]) -> dict[str, Any]:
-        key = {"id": body.get("id", "made"), "org": body.get("org", ""), "team": body.get("team", ""), "where": "database", "digest": "hmac", "version": 1}
+        key = {
+            "id": body.get("id", "made"),
+            "org": body.get("org", ""),
+            "team": body.get("team", ""),
+            "where": "database",
+            "digest": "hmac",
+            "version": 1,
+        }
         self.keys = [*self.keys, key]
         return {"secret": "sk-told-this-once", "key": key}
 
     def _audit(self) -> dict[str, Any]:
         acts = ("key.create", "key.rotate", "org.change", "key.revoke")
-        return {"items": [{"seq": n + 1, "at_micros": int((NOW - 3_600 * (42 - n)) * 1e6), "actor": "key:ops", "action": acts[n % 4],
+        return {"items": [{"seq": n + 1, "at_micros": int((NOW - 3_600 * (42 - n)) * 1e6), "actor": "key:ops",
+         "action": acts[n % 4],
                            "target": "acme-search", "detail": {"models": ["chat"]}} for n in range(42)]}  # fmt: skip
 
     async def _live(self, exchange: Exchange, query: dict[str, str]) -> None:
@@ -202,11 +266,14 @@ class FakeApi:
         n = 0
         while not exchange.gone and not self._stopping.is_set():
             open_ = [
-                {"id": f"req_{k:024x}", "at": NOW - 4.2 + k, "model": "chat", "endpoint": "chat.completions", "org": "acme", "key_id": "acme-search",
-                 "stage": stage, "replica": "" if stage == "queued" else "chat/0", "ttft": 0.21 if stage == "streaming" else None, "tokens": 40 * (k == 0)}
+                {"id": f"req_{k:024x}", "at": NOW - 4.2 + k, "model": "chat", "endpoint": "chat.completions",
+                 "org": "acme", "key_id": "acme-search",
+                 "stage": stage, "replica": "" if stage == "queued" else "chat/0",
+                 "ttft": 0.21 if stage == "streaming" else None, "tokens": 40 * (k == 0)}
                 for k, stage in enumerate(("streaming", "sent", "queued"))
             ]  # fmt: skip
-            now = {"at": NOW + n / 2, "in_flight": 31 + n % 3, "queued": n % 2, "requests_per_second": 11.4 + n % 4, "tokens_per_second": 2300.0 + 40 * (n % 7),
+            now = {"at": NOW + n / 2, "in_flight": 31 + n % 3, "queued": n % 2, "requests_per_second": 11.4 + n % 4,
+             "tokens_per_second": 2300.0 + 40 * (n % 7),
                    "errors_per_second": 0.1 * (n % 2), "inflight": open_}  # fmt: skip
             self._event(exchange, "now", now)
             line = self.world.line(self.world.later(NOW + n / 2))
@@ -226,11 +293,17 @@ class FakeApi:
         self.acts.append(("/console/api/playground", body))
         request = self.world.outcomes[0]["request_id"]
         exchange.start(200, f"x-request-id: {request}\r\n".encode())
-        words = f"{body['model']} says that water flows downhill, and so do requests: to where they wait least.".split(" ")
+        words = f"{body['model']} says that water flows downhill, and so do requests: to where they wait least.".split(
+            " "
+        )
         for n, word in enumerate(words):
-            piece = {"choices": [{"index": 0, "delta": {"content": word if n == 0 else f" {word}"}, "finish_reason": None}]}
+            piece = {
+                "choices": [{"index": 0, "delta": {"content": word if n == 0 else f" {word}"}, "finish_reason": None}]
+            }
             exchange.write(f"data: {json.dumps(piece)}\n\n".encode())
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.4 if self.slowly else 0.01)
+            if exchange.gone:
+                return None
         last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         usage = {"choices": [], "usage": {"prompt_tokens": 14, "completion_tokens": len(words)}}
         exchange.write(f"data: {json.dumps(last)}\n\ndata: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())

@@ -50,6 +50,31 @@ def test_signing_out_leads_back_to_the_door_and_so_does_a_session_that_ended(eye
     eye.allow("401")
 
 
+def test_whoever_looks_after_one_organisation_has_a_menu_of_what_is_theirs_and_lands_there(
+    window: Opener, api: FakeApi
+):
+    api.role, api.org = "admin", "acme"
+    eye = window()
+    eye.enter()
+    eye.page.get_by_role("heading", name="Live", level=1).wait_for()
+    menu = eye.page.locator("nav a.item").all_inner_texts()
+    assert {"Requests", "Cost", "Keys and teams"} <= set(menu)
+    assert not {"Overview", "Audit", "Configuration"} & set(menu)
+    eye.open("audit")
+    eye.see("It is about all organisations, and you look after acme alone.")
+
+
+def test_a_role_that_may_not_is_told_so_and_nothing_is_asked_for_it(window: Opener, api: FakeApi):
+    api.role = "billing"
+    eye = window()
+    eye.enter()
+    eye.page.wait_for_selector(".shell")
+    eye.open("requests")
+    eye.see("Your role, billing, may not see requests, models and replicas.")
+    eye.open("cost")
+    eye.page.wait_for_selector("[data-nanos]")
+
+
 def test_a_room_that_the_server_does_not_have_says_so(window: Opener, api: FakeApi):
     api.features = ("overview", "requests")
     eye = window()

@@ -10,7 +10,7 @@ NEWEST = "document.querySelector('[aria-label=\"Requests that ended\"] tbody th'
 
 def test_requests_appear_as_they_end_and_a_pause_holds_them_back_without_losing_any(eye: Eye, api: FakeApi):
     eye.open("live")
-    eye.page.wait_for_function(f"before => {NEWEST} !== before", arg=eye.page.evaluate(NEWEST))
+    eye.until(f"{NEWEST} !== it", eye.page.evaluate(NEWEST))
     eye.page.keyboard.press("p")
     eye.see("paused")
     held, known = eye.page.evaluate(NEWEST), len(api.world.by_id)
@@ -20,7 +20,7 @@ def test_requests_appear_as_they_end_and_a_pause_holds_them_back_without_losing_
         eye.page.wait_for_timeout(50)
     assert eye.page.evaluate(NEWEST) == held
     eye.page.keyboard.press("p")
-    eye.page.wait_for_function(f"before => {NEWEST} !== before", arg=held)
+    eye.until(f"{NEWEST} !== it", held)
     ids = [row[0] for row in eye.rows("Requests that ended")]
     assert held in ids[3:]
     assert len(ids) == len(set(ids))

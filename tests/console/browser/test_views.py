@@ -8,6 +8,7 @@ import pytest
 
 from tests.console.browser.conftest import Eye, Opener
 from tests.console.browser.fake_api import GATEWAY_KEY, FakeApi
+from tests.console.browser.world import NOW
 
 VIEWS = {
     "": "Overview", "live": "Live", "requests": "Requests", "models": "Models and replicas", "explain": "Routing",
@@ -17,6 +18,7 @@ VIEWS = {
 }  # fmt: skip
 
 
+@pytest.mark.timeout(180)  # sixteen views
 @pytest.mark.parametrize("size", ["wide", "narrow"])
 def test_every_view_opens_without_a_complaint_and_fits_the_window(window: Opener, size: str):
     eye = window(size)
@@ -25,7 +27,7 @@ def test_every_view_opens_without_a_complaint_and_fits_the_window(window: Opener
     for view, title in VIEWS.items():
         eye.open(view)
         eye.page.get_by_role("heading", name=title, level=1).wait_for()
-        eye.page.wait_for_function("!document.querySelector('.loading')")
+        eye.until("!document.querySelector('.loading')")
         assert eye.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
         assert eye.page.title() == f"{title} · Penstock"
 
@@ -42,7 +44,21 @@ def test_the_overview_says_its_numbers_with_units_and_what_they_were_before(eye:
     stats = eye.page.locator("dl.stats").inner_text()
     assert f"{total['requests'] / 3600:.1f}/s" in stats.replace("\n", "")
     assert "ms" in stats and "vs before" in stats and "/h" in stats
-    assert eye.page.locator(".chart canvas").count() == 4
+    eye.page.locator(".chart canvas").nth(3).wait_for()
+
+
+def test_a_time_that_is_drawn_over_a_chart_shows_its_requests(eye: Eye):
+    box = eye.page.locator(".chart .u-over").first.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    eye.page.mouse.move(box["x"] + box["width"] * 0.8, middle)
+    eye.page.mouse.down()
+    eye.page.mouse.move(box["x"] + box["width"] * 0.95, middle, steps=4)
+    eye.page.mouse.up()
+    eye.page.wait_for_url("**/console/requests?since=*&until=*")
+    since, until = (int(word.partition("=")[2]) for word in eye.page.url.partition("?")[2].split("&"))
+    assert 0.1 * 3600 < until - since < 0.2 * 3600
+    assert NOW - 900 < since < until < NOW
 
 
 def test_the_window_of_the_overview_is_in_its_address(eye: Eye):
@@ -62,7 +78,7 @@ def test_requests_are_narrowed_by_words_and_by_clicks_and_each_can_be_taken_out_
     eye.page.press("input[type=search]", "Enter")
     eye.page.wait_for_url("**status=failed**")
     eye.see("status: failed")
-    eye.page.wait_for_function("document.querySelectorAll('tbody tr').length < 50")
+    eye.until("document.querySelectorAll('tbody tr').length < 50")
     rows = eye.rows("Requests")
     assert rows and all(row[3] == "chat" and not row[2].startswith("200") for row in rows)
     eye.page.get_by_role("button", name="Without status").click()
@@ -77,7 +93,7 @@ def test_older_requests_follow_until_there_are_no_more(eye: Eye, api: FakeApi):
     button = eye.page.get_by_role("button", name="Older ones")
     for n in range(100, len(api.world.outcomes) + 1, 50):
         button.click()
-        eye.page.wait_for_function("n => document.querySelectorAll('tbody tr').length === n", arg=n)
+        eye.until("document.querySelectorAll('tbody tr').length === it", n)
     assert button.count() == 0
 
 
@@ -100,7 +116,8 @@ def test_the_bars_of_a_request_lie_where_its_times_say(eye: Eye, api: FakeApi):
     eye.page.wait_for_selector(".fall .bar")
     bars = eye.page.eval_on_selector_all(
         ".fall .lane .bar",
-        "bars => bars.map(bar => { const lane = bar.parentElement.getBoundingClientRect(); const box = bar.getBoundingClientRect();"
+        "bars => bars.map(bar => {"
+        " const [lane, box] = [bar.parentElement, bar].map(one => one.getBoundingClientRect());"
         " return [(box.left - lane.left) / lane.width, (box.right - lane.left) / lane.width]; })",
     )
     whole, (attempt,) = outcome["duration"], outcome["attempts"]
@@ -158,7 +175,8 @@ def test_a_click_in_the_pivot_narrows_it_and_asks_for_the_next_attribute(eye: Ey
     eye.page.wait_for_url("**org=acme**")
     eye.see("Organisation: acme")
     acme = sum(row["cost_nanos"] for row in api.ledger if row["org"] == "acme")
-    eye.page.wait_for_function("sum => [...document.querySelectorAll('[data-nanos]')].reduce((all, one) => all + Number(one.dataset.nanos), 0) === sum", arg=acme)
+    sum_of = "[...document.querySelectorAll('[data-nanos]')].reduce((sum, one) => sum + Number(one.dataset.nanos), 0)"
+    eye.until(f"{sum_of} === it", acme)
     assert {row[0] for row in eye.rows("Cost by group")} == {"search", "support"}
 
 
@@ -185,11 +203,11 @@ def test_a_new_key_is_shown_once_and_a_revoked_one_is_gone(eye: Eye, api: FakeAp
     eye.see("sk-told-this-once")
     assert api.acts[-1] == ("/admin/v1/keys", {"id": "fresh", "org": "acme", "models": ["chat", "code"]})
     eye.page.keyboard.press("Escape")
-    eye.page.wait_for_function("!document.body.innerText.includes('sk-told-this-once')")
+    eye.until("!document.body.innerText.includes('sk-told-this-once')")
     row = eye.page.get_by_role("row").filter(has=eye.page.get_by_role("link", name="fresh"))
     row.get_by_role("button", name="Revoke").click()
     eye.page.locator("dialog").get_by_role("button", name="Revoke this key").click()
-    eye.page.wait_for_function("!document.querySelector('dialog')")
+    eye.until("!document.querySelector('dialog')")
     assert "fresh" not in [line[0] for line in eye.rows("Keys")]
 
 
@@ -224,6 +242,18 @@ def test_two_models_answer_side_by_side_word_by_word(eye: Eye, api: FakeApi):
     assert {body["model"] for _, body in api.acts} == {"chat", "code"}
     kept = eye.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, location.href])")
     assert GATEWAY_KEY not in kept
+
+
+def test_an_answer_can_be_stopped_and_what_came_of_it_stays(eye: Eye, api: FakeApi):
+    api.slowly = True
+    eye.open("playground")
+    eye.page.get_by_label("Message", exact=True).fill("Hello?")
+    eye.page.get_by_label("Gateway key").fill(GATEWAY_KEY)
+    eye.page.keyboard.press("Control+Enter")
+    eye.see("chat says")
+    eye.page.get_by_role("button", name="Stop").click()
+    eye.see("stopped")
+    assert "least." not in eye.page.locator(".answer .text").inner_text()
 
 
 def test_a_gateway_key_that_is_refused_is_told_in_the_answer_and_does_not_sign_anybody_out(eye: Eye):

@@ -95,11 +95,14 @@ class World:
             "usage_source": "provider" if bad is None else "none",
             "finish_reason": None if bad else rng.choices(("stop", "length"), (9, 1))[0],
             "first_token_after": first, "duration": duration, "plane_version": 12, "deployment": deployment,
-            "team": team, "user_hash": hex_of(rng, 16), "feature": rng.choice(FEATURES), "session": f"s-{rng.randrange(40)}",
+            "team": team, "user_hash": hex_of(rng, 16), "feature": rng.choice(FEATURES),
+            "session": f"s-{rng.randrange(40)}",
             "tags": ["tier=gold"] if org == "acme" else [], "cost_nanos": cost, "priority": "normal",
-            "admitted_after": admitted, "queued_for": queued, "predicted_ttft": ttft * rng.uniform(0.7, 1.3) if attempts else 0.0,
+            "admitted_after": admitted, "queued_for": queued,
+            "predicted_ttft": ttft * rng.uniform(0.7, 1.3) if attempts else 0.0,
             "matched_tokens": cached, "why": list(why) if attempts else [], "arm": "", "degraded": [],
-            "trace_id": hex_of(rng, 32), "parent_id": "", "sampled": False, "prompt_version": "support@14", "context": [],
+            "trace_id": hex_of(rng, 32), "parent_id": "", "sampled": False, "prompt_version": "support@14",
+            "context": [],
         }  # fmt: skip
 
     def _attempt(
@@ -211,7 +214,9 @@ class World:
         n = window // step
         at = [NOW - (NOW % step) - step * (n - 1 - k) for k in range(n)]
         wave = [9 + 4 * math.sin(2 * math.pi * (t % 86_400) / 86_400 - 1.2) + rng.gauss(0, 0.6) for t in at]
-        bump = [1 + 3.2 * math.exp(-(((k - 0.86 * n) / (0.035 * n)) ** 2)) for k in range(n)]  # something went wrong here
+        bump = [
+            1 + 3.2 * math.exp(-(((k - 0.86 * n) / (0.035 * n)) ** 2)) for k in range(n)
+        ]  # something went wrong here
         requests = [max(0, round(w * step)) for w in wave]
         errors = [round(r * (0.0012 + 0.011 * (b - 1))) for r, b in zip(requests, bump, strict=True)]
         p50 = [0.21 * b**0.6 * rng.uniform(0.93, 1.07) for b in bump]
@@ -221,10 +226,12 @@ class World:
         completion = [round(r * 165 * rng.uniform(0.95, 1.05)) for r in requests]
         cost = [p * 310 + c * 1_300 for p, c in zip(prompt, completion, strict=True)]
         total = {
-            "requests": sum(requests), "errors": sum(errors), "limited": 214, "cancelled": 88, "refusals": 37, "capped": 905,
+            "requests": sum(requests), "errors": sum(errors), "limited": 214, "cancelled": 88, "refusals": 37,
+            "capped": 905,
             "ttft": percentiles(rng, 0.214), "tpot": percentiles(rng, 0.0112), "e2e": percentiles(rng, 1.9),
             "queue": {"p50": 0.0, "p95": 0.02, "p99": 0.41}, "overhead": {"p50": 0.00031, "p95": 0.0006, "p99": 0.0011},
-            "prompt_tokens": sum(prompt), "completion_tokens": sum(completion), "cached_tokens": int(sum(prompt) * 0.43),
+            "prompt_tokens": sum(prompt), "completion_tokens": sum(completion),
+            "cached_tokens": int(sum(prompt) * 0.43),
             "cost_nanos": sum(cost), "unpriced": 0, "retries": 301, "hedges": 12, "failovers": 44, "cache_hits": 0,
         }  # fmt: skip
         before = total | {
@@ -243,16 +250,20 @@ class World:
             },
             "series": {
                 "at": at, "requests": requests, "errors": errors, "ttft_p50": p50, "ttft_p95": p95, "ttft_p99": p99,
-                "e2e_p50": [1.9 * b**0.4 for b in bump], "e2e_p95": [5.2 * b**0.7 for b in bump], "e2e_p99": [9.1 * b**0.7 for b in bump],
-                "tpot_p50": [0.011 * rng.uniform(0.95, 1.05) for _ in at], "tpot_p95": [0.019 * b**0.5 * rng.uniform(0.95, 1.05) for b in bump],
+                "e2e_p50": [1.9 * b**0.4 for b in bump], "e2e_p95": [5.2 * b**0.7 for b in bump],
+                "e2e_p99": [9.1 * b**0.7 for b in bump],
+                "tpot_p50": [0.011 * rng.uniform(0.95, 1.05) for _ in at],
+                "tpot_p95": [0.019 * b**0.5 * rng.uniform(0.95, 1.05) for b in bump],
                 "queue_p95": [0.02 * b for b in bump], "prompt_tokens": prompt, "completion_tokens": completion,
                 "cost_nanos": cost, "in_flight": [round(w * 2.6 * b**0.5) for w, b in zip(wave, bump, strict=True)],
             },
             "models": [
                 {
-                    "model": name, "requests": int(total["requests"] * part), "errors": int(total["errors"] * part * (2 if name == "chat-large" else 0.8)),
+                    "model": name, "requests": int(total["requests"] * part),
+                    "errors": int(total["errors"] * part * (2 if name == "chat-large" else 0.8)),
                     "ttft_p50": 0.2 + part / 10, "ttft_p95": 0.9 - part / 2, "tokens_per_second": 2311 * part,
-                    "cost_nanos": int(total["cost_nanos"] * {"chat": 0.21, "chat-large": 0.61, "code": 0.17, "embed": 0.01}[name]),
+                    "cost_nanos": int(total["cost_nanos"] * {"chat": 0.21, "chat-large": 0.61, "code": 0.17,
+                     "embed": 0.01}[name]),
                 }
                 for name, part in shares.items() if model in ("", name)
             ],
@@ -266,9 +277,11 @@ class World:
                 self._slo("e2e", "95 % of answers within 20 s", 0.95, 0.94, (0.1, 0.2, 0.2), "ok"),
             ],
             "alerts": [
-                {"name": "First tokens are late", "severity": "page", "says": "TTFT p99 is 3.4 s, above 3 s for 2 min", "since": NOW - 312,
+                {"name": "First tokens are late", "severity": "page",
+                 "says": "TTFT p99 is 3.4 s, above 3 s for 2 min", "since": NOW - 312,
                  "until": None, "model": "chat", "link": "/console/requests?slower=3"},
-                {"name": "Answers end at their cap", "severity": "ticket", "says": "12 % of requests end at their token cap (more than 10 %)",
+                {"name": "Answers end at their cap", "severity": "ticket",
+                 "says": "12 % of requests end at their token cap (more than 10 %)",
                  "since": NOW - 5 * 3600, "until": NOW - 4.4 * 3600, "model": "", "link": ""},
             ],
         }  # fmt: skip
@@ -288,30 +301,52 @@ class World:
     def fleet(self) -> dict[str, Any]:
         rng = Random(3)
         deployments = []
-        for name, engine, n in (("chat", "vllm", 3), ("code", "sglang", 3), ("embed", "penstock", 3), ("hosted", "openai", 1)):
+        for name, engine, n in (
+            ("chat", "vllm", 3),
+            ("code", "sglang", 3),
+            ("embed", "penstock", 3),
+            ("hosted", "openai", 1),
+        ):
             replicas = [self._replica(rng, name, k, known=engine != "openai") for k in range(n)]
             deployments.append(
-                {"name": name, "engine": engine, "policy": "least_cost", "upstream_model": f"acme/{name}-8b", "replicas": replicas}
+                {
+                    "name": name,
+                    "engine": engine,
+                    "policy": "least_cost",
+                    "upstream_model": f"acme/{name}-8b",
+                    "replicas": replicas,
+                }
             )
         deployments[0]["replicas"][2] |= {"ejected_until": NOW + 24, "ejected_why": "slow", "inflight": 0, "running": 1}
-        deployments[1]["replicas"][1] |= {"ready": False, "failed_in_a_row": 4, "inflight": 0, "running": 0, "kv_used": 0.0}
+        deployments[1]["replicas"][1] |= {
+            "ready": False,
+            "failed_in_a_row": 4,
+            "inflight": 0,
+            "running": 0,
+            "kv_used": 0.0,
+        }
         deployments[1]["replicas"][2] |= {"kv_used": 0.95, "waiting": 6, "ramp": 1.8}
         waiting = [
             {"priority": "high", "waiting": 0, "oldest": 0.0, "drain": 0.0, "running": 3, "floor": 1, "tenants": []},
             {"priority": "normal", "waiting": 7, "oldest": 1.4, "drain": 2.2, "running": 18, "floor": 4,
-             "tenants": [{"tenant": "acme", "waiting": 5, "oldest": 1.4, "served": 1.0}, {"tenant": "globex", "waiting": 2, "oldest": 0.3, "served": 1.0}]},
+             "tenants": [{"tenant": "acme", "waiting": 5, "oldest": 1.4, "served": 1.0},
+              {"tenant": "globex", "waiting": 2, "oldest": 0.3, "served": 1.0}]},
         ]  # fmt: skip
         return {
             "at": NOW,
             "models": [
-                {"name": name, "deployments": ["hosted"] if name == "chat-large" else [name, *(["hosted"] if name == "chat" else [])],
-                 "operations": ["embeddings"] if name == "embed" else ["chat.completions", "responses"], "aliases": ["gpt-4o-mini"] if name == "chat" else []}
+                {"name": name,
+                 "deployments": ["hosted"] if name == "chat-large" else [name, *(["hosted"] if name == "chat" else [])],
+                 "operations": ["embeddings"] if name == "embed" else ["chat.completions", "responses"],
+                 "aliases": ["gpt-4o-mini"] if name == "chat" else []}
                 for name in MODELS
             ],
-            "queues": [{"models": ["chat"], "deployments": ["chat"], "engaged": True, "view": {"waiting": 7, "running": 21, "slots": 24, "classes": waiting}}],
+            "queues": [{"models": ["chat"], "deployments": ["chat"], "engaged": True,
+             "view": {"waiting": 7, "running": 21, "slots": 24, "classes": waiting}}],
             "deployments": deployments,
             "events": [
-                {"at": NOW - 36, "replica": "chat/2", "what": "ejected", "why": "its first tokens took 4.1 times as long as those of its like"},
+                {"at": NOW - 36, "replica": "chat/2", "what": "ejected",
+                 "why": "its first tokens took 4.1 times as long as those of its like"},
                 {"at": NOW - 204, "replica": "code/1", "what": "not_ready", "why": "2 health checks failed in a row"},
                 {"at": NOW - 4_000, "replica": "chat/0", "what": "breaker_closed", "why": "3 whole answers"},
             ],
@@ -320,14 +355,21 @@ class World:
     def _replica(self, rng: Random, deployment: str, number: int, *, known: bool) -> dict[str, Any]:
         running = rng.randrange(2, 9)
         return {
-            "name": f"{deployment}/{number}", "origin": f"http://10.0.0.{number + 4}:8000", "ready": True, "phase": "closed",
+            "name": f"{deployment}/{number}", "origin": f"http://10.0.0.{number + 4}:8000", "ready": True,
+            "phase": "closed",
             "cool_until": 0, "rate_limited": False, "ejected_until": 0, "ejected_why": None, "ramp": 1.0, "weight": 1.0,
-            "inflight": running, "inflight_tokens": running * 900, "pending_tokens": rng.randrange(0, 3_000), "waiting": 0,
-            "running": running if known else 0, "max_running": 8 if known else 0, "kv_used": rng.uniform(0.3, 0.8) if known else 0.0,
-            "kv_tokens": 65_536 if known else 0, "prefix_hit": rng.uniform(0.4, 0.7) if known else None, "preemptions": 0 if known else None,
-            "gpu_memory": rng.uniform(0.7, 0.9) if known else None, "prefill_rate": rng.uniform(7_000, 12_000), "step_base": 0.006,
-            "itl_slope": 0.00035, "checked_at": NOW - 1, "failed_in_a_row": 0, "reported_at": NOW - 2 if known else None,
-            "last_5m": {"requests": rng.randrange(200, 900), "errors": rng.randrange(0, 3), "ttft_p50": rng.uniform(0.1, 0.3), "ttft_p95": rng.uniform(0.5, 0.9)},
+            "inflight": running, "inflight_tokens": running * 900, "pending_tokens": rng.randrange(0, 3_000),
+            "waiting": 0,
+            "running": running if known else 0, "max_running": 8 if known else 0,
+            "kv_used": rng.uniform(0.3, 0.8) if known else 0.0,
+            "kv_tokens": 65_536 if known else 0, "prefix_hit": rng.uniform(0.4, 0.7) if known else None,
+            "preemptions": 0 if known else None,
+            "gpu_memory": rng.uniform(0.7, 0.9) if known else None, "prefill_rate": rng.uniform(7_000, 12_000),
+            "step_base": 0.006,
+            "itl_slope": 0.00035, "checked_at": NOW - 1, "failed_in_a_row": 0,
+            "reported_at": NOW - 2 if known else None,
+            "last_5m": {"requests": rng.randrange(200, 900), "errors": rng.randrange(0, 3),
+             "ttft_p50": rng.uniform(0.1, 0.3), "ttft_p95": rng.uniform(0.5, 0.9)},
         }  # fmt: skip
 
     def explain(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -339,14 +381,26 @@ class World:
             own, others, batch, memory = (rng.uniform(0.01, 0.09) * (k + 1) for _ in range(4))
             candidates.append(
                 {
-                    "replica": replica, "deployment": replica.partition("/")[0], "verdict": verdict, "cost": own + others + batch + memory,
-                    "own": own, "others": others, "batch": batch, "memory": memory, "ramp": 1.0, "cached_tokens": 512 if k == 0 else 0, "wait": own,
+                    "replica": replica, "deployment": replica.partition("/")[0], "verdict": verdict,
+                    "cost": own + others + batch + memory,
+                    "own": own, "others": others, "batch": batch, "memory": memory, "ramp": 1.0,
+                    "uncached": 300 if k == 0 else 812, "wait": own,
                 }
             )  # fmt: skip
         return {
-            "model": body.get("model", ""), "key_id": "web", "prompt_tokens": 812, "plan": ["chat", "hosted"],
+            "model": body.get("model", ""), "prompt_tokens": 812, "plan": ["chat", "hosted"],
             "why": ["rule `short` matches: fewer than 2,000 prompt tokens", "`chat` before `hosted`: it is cheaper"],
-            "chosen": "chat/0", "explored": False, "candidates": candidates, "refused": None,
+            "chosen": "chat/0", "candidates": candidates, "refused": None, "facts": {"prompt_tokens": 812},
+            "rules": [
+                {"rule": "short", "when": "prompt_tokens < 2000", "held": True},
+                {"rule": "night", "when": "hour >= 22", "held": None},
+            ],
+            "deployments": [
+                {"deployment": "chat", "rank": 1, "why": "rule `short`", "ready": True, "self_hosted": True,
+                 "location": "eu", "window": 8_192, "cost": 275_000, "first_token": 0.19},
+                {"deployment": "code", "rank": None, "why": "is for `code` alone", "ready": True, "self_hosted": True,
+                 "location": "eu", "window": 8_192, "cost": None, "first_token": None},
+            ],
         }  # fmt: skip
 
     # money
@@ -366,11 +420,15 @@ class World:
                             prompt, completion = n * 640, n * 165
                             rows.append(
                                 {
-                                    "org": org, "team": team, "key_id": f"{org}-{team}", "model": model, "feature": rng.choice(FEATURES),
-                                    "deployment": "hosted" if model == "chat-large" else model, "endpoint": "chat.completions",
+                                    "org": org, "team": team, "key_id": f"{org}-{team}", "model": model,
+                                    "feature": rng.choice(FEATURES),
+                                    "deployment": "hosted" if model == "chat-large" else model,
+                                    "endpoint": "chat.completions",
                                     "user_hash": "", "session": "", "hour": int(at + 3600 * hour),
-                                    "requests": n, "errors": n // 50, "unpriced": 0, "estimated": 0, "input_tokens": prompt, "cached_tokens": prompt // 3,
-                                    "cache_write_tokens": 0, "cache_write_1h_tokens": 0, "output_tokens": completion, "reasoning_tokens": 0,
+                                    "requests": n, "errors": n // 50, "unpriced": 0, "estimated": 0,
+                                    "input_tokens": prompt, "cached_tokens": prompt // 3,
+                                    "cache_write_tokens": 0, "cache_write_1h_tokens": 0, "output_tokens": completion,
+                                    "reasoning_tokens": 0,
                                     "cost_nanos": prompt * ask + completion * answer, "duration_micros": n * 1_900_000,
                                 }
                             )  # fmt: skip

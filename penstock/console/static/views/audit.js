@@ -22,7 +22,7 @@ export function Audit() {
         const last = more.at(-1) ?? value;
         const rows = [value, ...more].flatMap((page) => page.items);
         const go_on = () => get(`${ADMIN}/audit?most=200&after=${last.next}`).then((page) => set([...more, page]), blame);
-        return html`<${Panel} title=${`${whole(rows.length)} acts`} flush><${Acts} rows=${rows} />${last.next && html`<div class="in"><button onClick=${go_on}>More</button></div>`}</${Panel}>`;
+        return html`<${Panel} title=${`${whole(rows.length)} acts`} flush><${Acts} rows=${rows} />${last.next && html`<div class="more"><button onClick=${go_on}>More</button></div>`}</${Panel}>`;
       }}</${Asked}>
     </div>`;
 }

@@ -20,7 +20,7 @@ function Current({ value }) {
   </${Panel}>`;
 }
 
-export function Diff({ lines }) {
+function Diff({ lines }) {
   const kind = (line) => ({ "+": "plus", "-": "minus" })[line[0]] ?? "other";
   return html`<ul class="diff">${lines.map((line) => html`<li class=${kind(line)}>${line}</li>`)}</ul>`;
 }

@@ -1,8 +1,9 @@
 // Where a request would go now, and why not elsewhere. Nothing is sent to any replica.
 import { html, useState } from "../vendor/preact-htm.js";
 import { CONSOLE, send } from "../api.js";
-import { share, span, whole } from "../format.js";
+import { money, share, span, whole } from "../format.js";
 import { Badge, Fault, Head, Panel, Table, Words } from "../parts.js";
+import { GatewayKey, gatewayKey, lastKey } from "./gateway_key.js";
 
 const USUAL = JSON.stringify({ model: "chat", messages: [{ role: "user", content: "Where would this go?" }], max_tokens: 256 }, null, 2);
 const VERDICTS = {
@@ -21,14 +22,14 @@ const PARTS = [["own", "--c1", "until our prompt is computed"], ["others", "--c3
 
 export function Explain() {
   const [text, set] = useState(USUAL);
-  const [key, setKey] = useState("");
+  const [key, setKey] = useState(lastKey());
   const [answer, tell] = useState(null);
   const [fault, blame] = useState(null);
   const look = async (event) => {
     event.preventDefault();
     blame(null);
     try {
-      tell(await send("POST", `${CONSOLE}/explain`, { endpoint: "chat.completions", body: JSON.parse(text), ...(key.trim() ? { key_id: key.trim() } : {}) }));
+      tell(await send("POST", `${CONSOLE}/explain`, { endpoint: "chat.completions", body: JSON.parse(text) }, gatewayKey()));
     } catch (error) {
       tell(null);
       blame(error instanceof SyntaxError ? new Error(`This is not JSON: ${error.message}`) : error);
@@ -38,7 +39,7 @@ export function Explain() {
     <div class="grid">
       <form class="w5 stack" onSubmit=${look}>
         <label class="field">Body of a chat request<textarea data-find class="mono" rows="14" spellcheck=${false} value=${text} onInput=${(event) => set(event.target.value)} /></label>
-        <label class="field">As which key (its id, not the key itself)<input value=${key} placeholder="anybody" onInput=${(event) => setKey(event.target.value)} /></label>
+        <${GatewayKey} value=${key} set=${setKey} note="whose it would be" />
         <div class="tools"><button class="first">Explain</button></div>
       </form>
       <div class="w7 stack">
@@ -50,13 +51,37 @@ export function Explain() {
 
 function Answer({ answer }) {
   return html`
-    <${Panel} title=${answer.chosen ? `It would go to ${answer.chosen}` : "It would go nowhere"} note=${`${whole(answer.prompt_tokens)} prompt tokens, about`}>
+    <${Panel} title=${answer.chosen ? `It would go to ${answer.chosen}` : "It would go nowhere"} note=${answer.prompt_tokens != null && `${whole(answer.prompt_tokens)} prompt tokens, about`}>
       ${answer.refused && html`<div class="fault">${answer.refused.message}</div>`}
-      ${answer.why.length ? html`<ul class="why">${answer.why.map((one) => html`<li><span><${Words} text=${one} /></span></li>`)}</ul>` : html`<p class="muted">No rule applied.</p>`}
-      <p class="small muted">Deployments, best first: ${answer.plan.join(", ") || "none"}${answer.explored ? ". A costlier one was chosen, to learn about it." : "."}</p>
+      ${answer.why.length ? html`<ul class="why">${answer.why.map((one) => html`<li><span><${Words} text=${one} /></span></li>`)}</ul>` : !answer.refused && html`<p class="muted">No rule had a say.</p>`}
+      <p class="small muted">Deployments, best first: ${answer.plan.join(", ") || "none"}.</p>
     </${Panel}>
     <${Panel} title="Replicas" note="cost in seconds of engine time" flush><${Candidates} rows=${answer.candidates} prompt=${answer.prompt_tokens} /></${Panel}>
-    <ul class="legend">${PARTS.map(([name, token, said]) => html`<li><span class="swatch" style=${{ "--colour": `var(${token})` }} />${name}: ${said}</li>`)}</ul>`;
+    ${answer.candidates.some((row) => row.own != null) && html`<ul class="legend">${PARTS.map(([name, token, said]) => html`<li><span class="swatch" style=${{ "--colour": `var(${token})` }} />${name}: ${said}</li>`)}</ul>`}
+    <${Panel} title="Deployments" note="of the model, won or lost" flush><${Deployments} rows=${answer.deployments} /></${Panel}>
+    ${answer.rules.length > 0 && html`<${Panel} title="Rules" note="in their order" flush><${Rules} rows=${answer.rules} /></${Panel}>`}`;
+}
+
+function Deployments({ rows }) {
+  const columns = [
+    { head: "Deployment", cell: (row) => row.deployment },
+    { head: "Place", cell: (row) => (row.rank ? html`<${Badge} kind="good">${row.rank}</${Badge}>` : html`<${Badge}>out</${Badge}>`) },
+    { head: "Why", wrap: true, cell: (row) => html`<${Words} text=${row.why || "–"} />` },
+    { head: "Ready", cell: (row) => (row.ready ? "yes" : html`<span class="bad">no</span>`) },
+    { head: "Would cost", num: true, cell: (row) => money(row.cost) },
+    { head: "First token", num: true, cell: (row) => span(row.first_token) },
+    { head: "Holds", num: true, cell: (row) => (row.window ? `${whole(row.window)} tokens` : "–") },
+  ];
+  return html`<${Table} label="Deployments" columns=${columns} rows=${rows} id=${(row) => row.deployment} empty="No deployment serves this model" />`;
+}
+
+function Rules({ rows }) {
+  const columns = [
+    { head: "Rule", cell: (row) => row.rule },
+    { head: "When", wrap: true, cell: (row) => html`<code>${row.when || "always"}</code>` },
+    { head: "Held", cell: (row) => (row.held === null ? html`<span class="muted">was not asked</span>` : row.held ? html`<${Badge} kind="good">yes</${Badge}>` : "no") },
+  ];
+  return html`<${Table} label="Rules" columns=${columns} rows=${rows} id=${(row) => row.rule} />`;
 }
 
 function Candidates({ rows, prompt }) {
@@ -66,8 +91,8 @@ function Candidates({ rows, prompt }) {
     { head: "Replica", cell: (row) => row.replica, sort: (row) => row.replica },
     { head: "Verdict", cell: (row) => html`<${Badge} kind=${kind(row.verdict)}>${row.verdict}</${Badge}><div class="under">${VERDICTS[row.verdict] ?? ""}</div>` },
     { head: "Cost", num: true, cell: (row) => span(row.cost), sort: (row) => row.cost },
-    { head: "Made of", cell: (row) => html`<span class="meter"><span class="track" style=${{ width: "110px", height: "9px", display: "flex" }} aria-hidden="true">${PARTS.map(([name, token]) => html`<span style=${{ width: `${(100 * row[name] * row.ramp) / most}%`, background: `var(${token})` }} />`)}</span></span>` },
-    { head: "In its cache", num: true, cell: (row) => share(prompt ? row.cached_tokens / prompt : null), sort: (row) => row.cached_tokens },
+    ...(rows.every((row) => row.own == null) ? [] : [{ head: "Made of", cell: (row) => html`<span class="meter"><span class="track" style=${{ width: "110px", height: "9px", display: "flex" }} aria-hidden="true">${PARTS.map(([name, token]) => html`<span style=${{ width: `${(100 * row[name] * row.ramp) / most}%`, background: `var(${token})` }} />`)}</span></span>` }]),
+    { head: "In its cache", num: true, cell: (row) => share(prompt && row.uncached != null ? Math.max(0, 1 - row.uncached / prompt) : null), sort: (row) => -row.uncached },
     { head: "First token", num: true, cell: (row) => span(row.wait), sort: (row) => row.wait },
   ];
   return html`<${Table} label="Replicas" columns=${columns} rows=${rows} id=${(row) => row.replica} empty="No replica serves this model" order=${{ column: 2, up: true }} />`;

@@ -16,6 +16,7 @@ export function Filters({ query }) {
   const field = useRef();
   const add = (event) => {
     event.preventDefault();
+    if (!text.trim()) return;
     const pairs = text.trim().split(/\s+/).map((word) => word.match(/^([a-z_]+):(.+)$/));
     const unknown = pairs.find((pair) => !pair || !(pair[1] in FILTERS));
     if (unknown !== undefined) return tell(`Write name:value. Names are ${Object.keys(FILTERS).join(", ")}.`);

@@ -17,7 +17,7 @@ export function Limits() {
 
 function One({ one }) {
   const { amount, ...options } = one.options;
-  const words = Object.entries(options).filter(([, value]) => typeof value !== "object").map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+  const words = Object.entries(options).filter(([, value]) => typeof value !== "object" && value !== false).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
   const said = (n) => (one.is_budget ? money(n) : count(n));
   return html`<${Panel} class="w6" title=${one.name} note=${words.join(" · ")} tools=${html`<${Badge} kind=${one.is_budget ? "accent" : ""}>${one.is_budget ? `budget${amount ? ` ${amount}` : ""}` : "limit"}</${Badge}>`} flush>
     ${one.used == null && html`<${Empty} title="How much is used cannot be said now" />`}

@@ -17,7 +17,7 @@ export function Status({ line }) {
 
 /** `with_(name, value)` is the same view with one filter more. */
 export function columns(with_, slow) {
-  const link = (name, value) => (value ? html`<a href=${with_(name, value)} title=${`Only ${FILTERS[name]} ${value}`}>${value}</a>` : "–");
+  const link = (name, value) => (value ? html`<a class="quiet" href=${with_(name, value)} title=${`Only ${FILTERS[name]} ${value}`}>${value}</a>` : "–");
   return [
     { head: "Request", cell: (row) => html`<a class="mono" href=${request(row.id)}>…${row.id.slice(-8)}</a>` },
     { head: "When", cell: (row) => html`<${Time} at=${row.at} />` },
@@ -29,8 +29,7 @@ export function columns(with_, slow) {
     { head: "out", num: true, cell: (row) => count(row.completion_tokens) },
     { head: "Cost", num: true, cell: (row) => money(row.cost_nanos) },
     { head: "Replica", cell: (row) => link("replica", row.replica) },
-    { head: "Org", cell: (row) => link("org", row.org) },
-    { head: "Key", cell: (row) => link("key_id", row.key_id) },
+    { head: "Key", cell: (row) => html`<span title=${[row.org, row.team].filter(Boolean).join(", ")}>${link("key_id", row.key_id)}</span>` },
     { head: "Feature", cell: (row) => link("feature", row.feature) },
   ];
 }

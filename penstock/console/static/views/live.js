@@ -12,7 +12,7 @@ const HISTORY = 90; // seconds in the small charts
 const STATES = { open: ["good", "live"], connecting: ["warn", "connecting"], closed: ["bad", "not connected"] };
 
 export function Live({ me, query }) {
-  const filters = chosen(query);
+  const { since, until, ...filters } = chosen(query); // what happens now is after the one and before the other
   const search = asked(filters);
   const [rows, setRows] = useState([]);
   const [now, setNow] = useState(null);

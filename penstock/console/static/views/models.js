@@ -72,7 +72,7 @@ function Deployment({ one, fleet }) {
 }
 
 function Queues({ queues }) {
-  const rows = queues.flatMap((queue) => (queue.view?.classes ?? []).map((one) => ({ ...one, of: queue.models.join(", ") })));
+  const rows = queues.flatMap((queue) => (queue.view?.classes ?? []).filter((one) => one.waiting || one.running).map((one) => ({ ...one, of: queue.models.join(", ") })));
   if (!rows.length) return html`<${Empty} title="Nobody waits">${queues.some((queue) => queue.engaged) ? "There is room on some replica for everybody." : "No engine says how much it can hold, so requests are sent at once."}</${Empty}>`;
   const columns = [
     { head: "Models", cell: (row) => row.of },

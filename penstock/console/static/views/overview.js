@@ -105,7 +105,7 @@ function Alerts({ alerts }) {
 const STATES = { ok: ["good", "holding"], ticket: ["warn", "burning"], page: ["bad", "burning fast"] };
 
 function Slos({ slos }) {
-  if (!slos.length) return html`<${Empty} title="No objectives are set">Say what is promised with <code>slo</code> in the configuration file; budgets and burn rates follow.</${Empty}>`;
+  if (!slos.length) return html`<${Empty} title="No objectives are set">Say what is promised with <code>slos</code> in the configuration file; budgets and burn rates follow.</${Empty}>`;
   return html`<ul class="slos">${slos.map((one) => {
     const [kind, said] = STATES[one.state];
     return html`<li class="slo">

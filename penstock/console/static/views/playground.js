@@ -4,9 +4,9 @@ import { ask, CONSOLE, payloads, useAsk } from "../api.js";
 import { count, digits, span } from "../format.js";
 import { Asked, Empty, Head, Icon } from "../parts.js";
 import { put, request } from "../route.js";
+import { GatewayKey, gatewayKey, lastKey } from "./gateway_key.js";
 
 const MOST = 3;
-let kept = ""; // the gateway key: in this page's memory only, gone with it
 
 export function Playground({ query }) {
   const fleet = useAsk(`${CONSOLE}/fleet`);
@@ -16,7 +16,7 @@ export function Playground({ query }) {
 
 function Compare({ models, query }) {
   const asked = (query.models ?? models[0] ?? "").split(",").filter((name) => models.includes(name)).slice(0, MOST);
-  const [key, setKey] = useState(kept);
+  const [key, setKey] = useState(lastKey());
   const [system, setSystem] = useState("");
   const [prompt, setPrompt] = useState("");
   const [settings, set] = useState({ temperature: "", max_tokens: "512" });
@@ -27,8 +27,7 @@ function Compare({ models, query }) {
 
   const run = (event) => {
     event?.preventDefault();
-    if (busy || !prompt.trim() || !key.trim()) return;
-    kept = key.trim();
+    if (busy || !prompt.trim() || !key) return;
     going.current = new AbortController();
     const body = {
       messages: [...(system.trim() ? [{ role: "system", content: system }] : []), { role: "user", content: prompt }],
@@ -41,6 +40,7 @@ function Compare({ models, query }) {
     asked.forEach((model, n) => stream({ ...body, model }, going.current.signal, (change) =>
       setAnswers((before) => before.map((one, at) => (at === n ? { ...one, ...change(one) } : one)))));
   };
+  // Stop and Ask have keys: one button that turned from the first into the second in the middle of a click would ask anew.
   const keys = (event) => event.key === "Enter" && (event.metaKey || event.ctrlKey) && run(event);
   return html`<form class="stack" onSubmit=${run} onKeyDown=${keys}>
     <div class="grid">
@@ -49,7 +49,7 @@ function Compare({ models, query }) {
         <label class="field">System message<textarea rows="2" value=${system} placeholder="None" onInput=${(event) => setSystem(event.target.value)} /></label>
       </div>
       <div class="w4 stack">
-        <label class="field">Gateway key<input type="password" autocomplete="off" value=${key} placeholder="sk-..." onInput=${(event) => setKey(event.target.value)} /></label>
+        <${GatewayKey} value=${key} set=${setKey} />
         <fieldset class="tools"><legend class="small muted">Models, at most ${MOST}</legend>
           ${models.map((name) => html`<label class="tools small"><input type="checkbox" checked=${asked.includes(name)} disabled=${!asked.includes(name) && asked.length >= MOST} onChange=${() => choose(asked.includes(name) ? asked.filter((one) => one !== name) : [...asked, name])} />${name}</label>`)}
         </fieldset>
@@ -58,7 +58,7 @@ function Compare({ models, query }) {
           <label class="field">Tokens at most<input type="number" min="1" max="100000" placeholder="usual" value=${settings.max_tokens} onInput=${(event) => set({ ...settings, max_tokens: event.target.value })} /></label>
         </div>
         <div class="tools">
-          ${busy ? html`<button type="button" onClick=${() => going.current.abort()}><${Icon} name="stop" />Stop</button>` : html`<button class="first" disabled=${!asked.length || !prompt.trim() || !key.trim()}><${Icon} name="play" />Ask ${asked.length > 1 ? `${asked.length} models` : asked[0]}</button>`}
+          ${busy ? html`<button key="stop" type="button" onClick=${() => going.current.abort()}><${Icon} name="stop" />Stop</button>` : html`<button key="ask" class="first" disabled=${!asked.length || !prompt.trim() || !key}><${Icon} name="play" />Ask ${asked.length > 1 ? `${asked.length} models` : asked[0]}</button>`}
           <span class="small muted"><kbd>Ctrl</kbd> <kbd>Enter</kbd></span>
         </div>
       </div>
@@ -74,7 +74,7 @@ async function stream(body, signal, change) {
   const begun = performance.now();
   const after = () => (performance.now() - begun) / 1000;
   try {
-    const answer = await ask(`${CONSOLE}/playground`, { method: "POST", body, signal, headers: { "x-penstock-key": kept } });
+    const answer = await ask(`${CONSOLE}/playground`, { method: "POST", body, signal, through: true, headers: gatewayKey() });
     change(() => ({ id: answer.headers.get("x-request-id") }));
     for await (const data of payloads(answer)) {
       if (data === "[DONE]") break;

@@ -1,25 +1,38 @@
 // The life of one request: where its time went, why it went there, what it used and what that cost.
-import { html, useState } from "../vendor/preact-htm.js";
+import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js";
 import { CONSOLE, useAsk } from "../api.js";
 import { count, digits, exact, money, share, span, whole } from "../format.js";
-import { Asked, Badge, Copy, Head, Panel, Table, Time, Words } from "../parts.js";
+import { Asked, Badge, Copy, Head, Loading, Panel, Table, Time, Words } from "../parts.js";
 import { request, to } from "../route.js";
 import { Status } from "./lines.js";
 import { Waterfall } from "./waterfall.js";
 
 const COUNTED = { provider: "counted by who answered", provider_partial: "counted by who answered, not to the end", tokenizer: "counted here", estimate: "estimated from bytes", none: "nothing was generated" };
+/** Why it was kept, where that says something about it. */
+const KEPT = { error: "kept: it failed", slow: "kept: it was slow", flagged: "kept: it was flagged", caller: "kept: its caller traces it" };
 const CLASSES = [["input", "--c1"], ["cached", "--c5"], ["cache_write", "--c6"], ["cache_write_1h", "--c8"], ["output", "--c2"], ["reasoning", "--c7"]];
+
+const TRIES = 5;
+const AGAIN_AFTER = 600; // ms
 
 export function Request({ id }) {
   const answer = useAsk(`${CONSOLE}/requests/${encodeURIComponent(id)}`);
   const { value } = answer;
+  const tries = useRef(0);
+  const soon = answer.error?.status === 404 && tries.current < TRIES; // what ended just now is being written
+  useEffect(() => {
+    if (!soon || answer.loading) return undefined;
+    tries.current += 1;
+    const timer = setTimeout(answer.again, AGAIN_AFTER);
+    return () => clearTimeout(timer);
+  }, [soon, answer.loading, answer.again]);
   return html`
     <${Head} title=${value ? `${value.line.model}, ${span(value.line.duration)}` : "Request"}>
       <a class="button" href=${to("requests")}>All requests</a>
       ${value?.around.previous && html`<a class="button" href=${request(value.around.previous)}>Before in the session</a>`}
       ${value?.around.next && html`<a class="button" href=${request(value.around.next)}>Next in the session</a>`}
     </${Head}>
-    <${Asked} asked=${answer}>${(found) => html`<${Detail} found=${found} />`}</${Asked}>`;
+    ${soon ? html`<section class="panel"><${Loading} /></section>` : html`<${Asked} asked=${answer}>${(found) => html`<${Detail} found=${found} />`}</${Asked}>`}`;
 }
 
 function Detail({ found }) {
@@ -28,9 +41,10 @@ function Detail({ found }) {
   const gap = outcome.first_token_after !== null && usage.completion_tokens > 1 ? (outcome.duration - outcome.first_token_after) / (usage.completion_tokens - 1) : null;
   return html`<div class="stack">
     <div class="tools"><${Status} line=${line} />${outcome.stream && html`<${Badge}>stream</${Badge}>`}${outcome.finish_reason && html`<${Badge}>finished: ${outcome.finish_reason}</${Badge}>`}
+      ${line.why in KEPT && html`<${Badge} kind="accent">${KEPT[line.why]}</${Badge}>`}
       ${outcome.degraded.map((what) => html`<${Badge} kind="warn">${what}</${Badge}>`)}
       <span class="mono">${line.id}</span><${Copy} text=${line.id} what="Copy the request id" /><span class="muted"><${Time} at=${line.at} /></span></div>
-    ${failure && html`<div class="fault" role="note"><span class="grow">${failure.message}</span><${Badge}>${failure.lasting}</${Badge}><${Badge}>${failure.blame}</${Badge}></div>`}
+    ${failure && html`<div class="fault" role="note"><span class="grow">${failure.message ?? `It failed: ${line.error.replaceAll("_", " ")}.`}</span><${Badge}>${failure.lasting}</${Badge}><${Badge}>${failure.blame}</${Badge}></div>`}
     <dl class="stats">
       <${Number} name="First token" value=${span(outcome.first_token_after)} note=${outcome.predicted_ttft ? `${span(outcome.predicted_ttft)} predicted when it was sent` : ""} />
       <${Number} name="Whole" value=${span(outcome.duration)} note=${outcome.queued_for ? `${span(outcome.queued_for)} of it waiting` : "nothing of it waiting"} />
@@ -58,7 +72,7 @@ function Number({ name, value, note }) {
 
 function Why({ outcome }) {
   return html`
-    ${outcome.why.length ? html`<ul class="why">${outcome.why.map((one) => html`<li><span><${Words} text=${one} /></span></li>`)}</ul>` : html`<p class="muted">There was nothing to decide: one place could answer.</p>`}
+    ${outcome.why.length ? html`<ul class="why">${outcome.why.map((one) => html`<li><span><${Words} text=${one} /></span></li>`)}</ul>` : html`<p class="muted">No rule had a say: the replica that cost least was taken.</p>`}
     ${outcome.matched_tokens > 0 && html`<p class="small muted">The replica was taken to have ${whole(outcome.matched_tokens)} tokens of the prompt in its cache.</p>`}
     ${outcome.arm && html`<p class="small muted">Arm <code>${outcome.arm}</code> of the experiment.</p>`}`;
 }
@@ -79,9 +93,9 @@ function Used({ found }) {
   return html`
     <div class="split" aria-hidden="true">${there.map(([name, token]) => html`<i style=${{ flex: parts[name], "--colour": `var(${token})` }} />`)}</div>
     <table class="used">
-      <thead><tr><th scope="col">Tokens</th><th scope="col" class="num">Count</th><th scope="col" class="num">Per million</th><th scope="col" class="num">Cost</th></tr></thead>
-      <tbody>${there.map(([name, token]) => html`<tr><th scope="row"><span class="swatch" style=${{ "--colour": `var(${token})` }} /> ${name.replaceAll("_", " ")}</th><td class="num">${whole(parts[name])}</td><td class="num">${money(prices[name]?.nanos_per_million)}</td><td class="num" title=${exact(prices[name]?.nanos)}>${money(prices[name]?.nanos)}</td></tr>`)}</tbody>
-      <tfoot><tr><td>All</td><td class="num">${whole(usage.prompt_tokens + usage.completion_tokens)}</td><td /><td class="num" title=${exact(found.outcome.cost_nanos)}>${money(found.outcome.cost_nanos)}</td></tr></tfoot>
+      <thead><tr><th scope="col">Tokens</th><th scope="col" class="num">Count</th>${found.cost && html`<th scope="col" class="num">Per million</th>`}<th scope="col" class="num">Cost</th></tr></thead>
+      <tbody>${there.map(([name, token]) => html`<tr><th scope="row"><span class="swatch" style=${{ "--colour": `var(${token})` }} /> ${name.replaceAll("_", " ")}</th><td class="num">${whole(parts[name])}</td>${found.cost && html`<td class="num">${money(prices[name]?.nanos_per_million)}</td>`}<td class="num" title=${exact(prices[name]?.nanos)}>${money(prices[name]?.nanos)}</td></tr>`)}</tbody>
+      <tfoot><tr><td>All</td><td class="num">${whole(usage.prompt_tokens + usage.completion_tokens)}</td>${found.cost && html`<td />`}<td class="num" title=${exact(found.outcome.cost_nanos)}>${money(found.outcome.cost_nanos)}</td></tr></tfoot>
     </table>`;
 }
 

@@ -1,6 +1,7 @@
 // Requests that have ended, newest first; and, with an id in the address, one of them.
 import { html, useEffect, useMemo, useState } from "../vendor/preact-htm.js";
 import { CONSOLE, get, query as asked, useAsk } from "../api.js";
+import { whole } from "../format.js";
 import { Asked, Fault, Head, Panel, Table, Time } from "../parts.js";
 import { to } from "../route.js";
 import { chosen, Filters } from "./filters.js";
@@ -28,10 +29,10 @@ function List({ me, query }) {
         const last = more.at(-1) ?? value;
         const rows = [value, ...more].flatMap((page) => page.items);
         const go_on = () => get(`${path}${asked({ ...filters, before: last.next })}`).then((page) => set([...more, page]), tell);
-        return html`<${Panel} title=${`${rows.length}${last.next ? " newest" : ""}`} note=${value.kept_since && html`kept since <${Time} at=${value.kept_since} />`} flush>
-          <${Table} label="Requests" columns=${shown} rows=${rows} id=${(row) => row.id} empty=${Object.keys(filters).length ? "No request that is kept is like that" : "No request yet"} />
+        return html`<${Panel} title=${rows.length ? `${whole(rows.length)}${last.next ? " newest" : ""}` : "Requests"} note=${value.kept_since && html`kept since <${Time} at=${value.kept_since} />`} flush>
+          <${Table} label="Requests" columns=${shown} rows=${rows} id=${(row) => row.id} empty=${last.next ? "None among the newest" : Object.keys(filters).length ? "No request that is kept is like that" : "No request yet"} />
           ${fault && html`<${Fault} error=${fault} />`}
-          ${last.next && html`<div class="in"><button onClick=${go_on}>Older ones</button></div>`}
+          ${last.next && html`<div class="more"><button onClick=${go_on}>Older ones</button></div>`}
         </${Panel}>`;
       }}</${Asked}>
     </div>`;

@@ -4,7 +4,7 @@ import { colour, useTheme } from "../chart.js";
 import { digits, span } from "../format.js";
 
 /** `{name, kind, from, to, token, hatched?, note}` in the order of their beginning. */
-export function spans({ outcome, guards, cache }) {
+function spans({ outcome, guards, cache }) {
   const found = [];
   const add = (name, from, to, token, more = {}) => found.push({ name, from, to: Math.max(from, to), token, ...more });
   const admitted = outcome.admitted_after ?? 0;

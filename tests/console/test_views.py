@@ -1,0 +1,300 @@
+"""What the console's pages ask for: who may, what they get, and that nothing they or callers write breaks it."""
+
+import json
+
+import pytest
+
+from penstock.console import views
+from penstock.console.desk import Desk
+from penstock.console.reports import Ended, Shown
+from penstock.console.roles import ROLES as ACTS_OF
+from penstock.console.routes import Of
+from penstock.console.views import VIEWS
+from penstock.core.clock import ManualClock
+from penstock.stores.entry import Entry
+from penstock.stores.ledger import SqlLedger
+from penstock.stores.outcomes import Outcomes
+from penstock.telemetry.metrics import Registry
+from tests.console.conftest import KEYS, ROLES, Console
+from tests.console.outcomes import HOSTILE, kept
+
+AT = 1_800_000_000.0
+BODIES = {
+    "/explain": {"body": {"model": "chat"}},
+    "/config/check": {"text": "models: {}"},
+    "/playground": {"model": "chat"},
+}
+each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view.method} {view.path}")
+
+
+@pytest.fixture
+def new_url(tmp_path):
+    """SQLite alone: what differs between databases is tested where they are asked."""
+    return lambda: str(tmp_path / "books.db")
+
+
+@pytest.fixture
+def watched(loop, database, tmp_path):
+    """A console with a desk, whose store has requests of two organisations."""
+    clock = ManualClock()
+    store = loop.run(Outcomes.open(tmp_path / "kept.traces.db", clock))
+    desk = Desk(clock, store)
+    desk.counted(Registry().snapshot())
+    desk.ended(
+        Ended(
+            (
+                kept(AT + 1, id="req_a", session="s"),
+                kept(AT + 2, id="req_b", error="upstream_error", why="error", session="s"),
+                kept(AT + 3, id="req_c", tenant="globex", model="embed"),
+            )
+        )
+    )
+    loop.run(store.write())
+    shown = Shown(3, "penstock.yaml", AT, "models: {}", ((3, AT, ("~ model chat",)),))
+    console = Console(loop, database, desk=desk, shown=lambda: shown)
+    console.desk = desk
+    yield console
+    loop.run(store.close())
+    assert console.told == []
+
+
+def ask(console, path, **more):
+    method = more.pop("method", "GET")
+    return console.ask(method, path, more.pop("body", None), root="/console/api", **more)
+
+
+def of(view, console, **more):
+    return ask(console, view.path.format(id="req_c"), method=view.method, body=BODIES.get(view.path), **more)
+
+
+@each_view
+def test_no_view_is_open(watched, view):
+    for key in (None, "sk-wrong"):
+        reply = of(view, watched, key=key)
+        assert (reply.status, reply.code) == (401, "unauthorized")
+
+
+@each_view
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_sees_what_its_row_says(watched, view, role):
+    if view.path == "/live":
+        pytest.skip("an answer without an end: tests/console/test_feed.py")
+    reply = of(view, watched, key=KEYS[role])
+    if view.act in ACTS_OF[role]:
+        assert reply.status in (200, 404), reply.text  # 404: no gateway here
+    else:
+        assert (reply.status, reply.code) == (403, "forbidden")
+
+
+@each_view
+def test_who_looks_after_one_organisation_sees_nothing_of_others(watched, view):
+    if view.path == "/live":
+        pytest.skip("an answer without an end: tests/console/test_feed.py")
+    reply = of(view, watched, key=KEYS["acme"])
+    if view.of is Of.HOUSE:
+        assert (reply.status, reply.code) == (403, "forbidden")
+    assert b"globex" not in reply.text and b"req_c" not in reply.text
+    if view.of is Of.QUERY:
+        assert ask(watched, f"{view.path}?org=globex", key=KEYS["acme"]).status == 404
+
+
+@each_view
+def test_a_view_says_that_it_must_not_be_stored_or_framed(watched, view):
+    if view.path == "/live":
+        pytest.skip("its headers are looked at in tests/console/test_feed.py")
+    headers = of(view, watched).headers
+    assert headers["cache-control"] == "no-store" and headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in headers["content-security-policy"]
+
+
+@each_view
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_in_a_query_or_path_breaks_a_view(watched, view, text):
+    from urllib.parse import quote
+
+    if view.path == "/live":
+        return
+    value = quote(text, safe="")
+    for name in view.query:
+        reply = ask(watched, f"{view.path.format(id='x')}?{quote(name.replace('*', text or 'x'), safe='')}={value}")
+        assert reply.status in (200, 400), reply.text
+        assert b"<script>" not in reply.text or reply.headers["x-content-type-options"] == "nosniff"
+    if "{id}" in view.path:
+        assert ask(watched, view.path.format(id=value)).status in (404, 400)
+    assert ask(watched, f"{view.path.format(id='x')}?nobody={value}").status in (400, 405)
+
+
+def test_me_says_what_is_there(watched):
+    assert set(ask(watched, "/me").json["features"]) == {"costs", "config", "overview", "live", "fleet", "requests"}
+
+
+def test_requests_are_listed_the_newest_first_and_filtered(watched):
+    def ids(query=""):
+        return [line["id"] for line in ask(watched, f"/requests{query}").json["items"]]
+
+    assert ids() == ["req_c", "req_b", "req_a"]
+    assert ids("?status=failed") == ["req_b"] == ids("?error=upstream_error") == ids("?status=502")
+    assert ids("?model=embed&org=globex") == ["req_c"]
+    assert ids(f"?since={AT + 2}&until={AT + 3}") == ["req_b"]
+    assert ids("?slower=10") == []
+    page = ask(watched, "/requests?most=2").json
+    assert ids(f"?before={page['next']}") == ["req_a"] and page["kept_since"] == AT + 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "most=0",
+        "most=201",
+        "most=x",
+        "since=-1",
+        "since=nan",
+        "since=1e400",
+        "slower=x",
+        "slower=-0x1",
+        "before=x",
+        "x=1",
+    ],
+)
+def test_what_makes_no_sense_is_refused(watched, query):
+    reply = ask(watched, f"/requests?{query}")
+    assert (reply.status, reply.code) == (400, "invalid")
+
+
+def test_one_request_is_told_with_its_spans_and_its_neighbours(watched):
+    found = ask(watched, "/requests/req_b").json
+    assert found["line"]["id"] == found["outcome"]["request_id"] == "req_b"
+    failure = {"code": "upstream_error", "lasting": "transient", "blame": "provider", "message": None}
+    assert found["failure"] == failure
+    assert found["around"] == {"previous": "req_a", "next": None}
+    root, *spans = found["trace"]["spans"]
+    assert root["role"] == "request" and any(span["role"] == "attempt" for span in spans)
+    assert all(any(span["parent_id"] == other["id"] for other in found["trace"]["spans"]) for span in spans)
+
+
+def test_every_field_of_a_receipt_is_told(watched):
+    from penstock.core.outcome import Outcome
+
+    assert set(ask(watched, "/requests/req_a").json["outcome"]) == set(Outcome.__struct_fields__)
+
+
+def test_a_request_that_is_not_kept_is_not_there(watched):
+    assert ask(watched, "/requests/req_nobody").status == 404
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_callers_wrote_is_told_as_it_is_and_breaks_nothing(watched, text):
+    one = kept(
+        AT + 9, id="req_hostile", model=text, session=text, feature=text, tenant=text, why="error", error=text or None
+    )
+    watched.desk.ended(Ended((one,)))
+    watched.loop.run(watched.desk.outcomes.write())
+    found = ask(watched, "/requests/req_hostile")
+    assert found.status == 200 and found.json["outcome"]["model"] == text
+    assert ask(watched, "/requests").json["items"][0]["model"] == text
+
+
+def test_the_overview_is_of_the_windows_there_are(watched):
+    found = ask(watched, "/overview?window=900").json
+    assert found["window"] == 900 and found["live"]["in_flight"] == 0 and found["slos"] == [] == found["alerts"]
+    for window in ("1", "x", "3600 ", "٣٦٠٠", "9" * 40):
+        assert ask(watched, f"/overview?window={window}".replace(" ", "%20").replace("٣٦٠٠", "%D9%A3")).status == 400
+
+
+def test_objectives_are_those_of_whoever_looks_after_them(loop, database):
+    class Watch:
+        def slos(self):
+            return [{"name": "ttft"}]
+
+        def alerts(self):
+            return [{"name": "TtftHigh"}]
+
+    console = Console(loop, database, desk=Desk(ManualClock()), watch=Watch())
+    found = ask(console, "/overview").json
+    assert found["slos"] == [{"name": "ttft"}] and found["alerts"] == [{"name": "TtftHigh"}]
+    assert "slo" in ask(console, "/me").json["features"]
+
+
+def test_without_a_desk_the_pages_are_told_so(console):
+    for path in ("/overview", "/requests", "/fleet", "/config"):
+        assert (ask(console, path).status, ask(console, path).code) == (404, "not_there")
+    assert ask(console, "/explain", method="POST", body=BODIES["/explain"]).code == "not_there"
+
+
+def test_the_configuration_is_shown_with_what_changed(watched):
+    found = ask(watched, "/config").json
+    assert found["text"] == "models: {}" and found["changes"] == [{"version": 3, "at": AT, "lines": ["~ model chat"]}]
+
+
+def test_a_dry_run_says_what_would_be_different_and_changes_nothing(watched):
+    from tests.console.conftest import FILE
+
+    text = FILE.replace("requests: 60/m", "requests: 90/m")
+    found = ask(watched, "/config/check", method="POST", body={"text": text}).json
+    assert found["good"] and found["diff"] == ["~ limits.calm.requests: 60/m -> 90/m"]
+    assert ask(watched, "/config/check", method="POST", body={"text": FILE}).json["diff"] == []
+    wrong = ask(watched, "/config/check", method="POST", body={"text": "modles: {}"}).json
+    assert not wrong["good"] and wrong["problems"] and wrong["diff"] == []
+
+
+# --- costs ---
+
+
+@pytest.fixture
+def books(watched):
+    rows = [
+        Entry(f"r{n}", int((AT - 1 - 3_600 * n) * 1e6), org="acme" if n % 2 else "globex", model="chat",
+              feature=feature, session=f"s{n}", tags='{"team": "=cmd"}' if n % 3 else "{}", status=200,
+              cost_nanos=10**n, output_tokens=n)
+        for n, feature in enumerate(("search", "", "search", "=SUM(A1)"))
+    ]  # fmt: skip
+    watched.loop.run(SqlLedger(watched.database).append(rows))
+    return watched
+
+
+def test_a_pivot_adds_up_to_what_the_ledger_has(books):
+    for by in ("model", "feature,org", "session", "tag:team", "day,model", "status"):
+        found = ask(books, f"/costs?by={by}").json
+        assert sum(one["cost_nanos"] for one in found["items"]) == found["total"]["cost_nanos"] == 1_111
+        assert sum(one["requests"] for one in found["items"]) == found["total"]["requests"] == 4
+
+
+def test_costs_are_filtered_by_everything_the_ledger_has(books):
+    def cost(query):
+        return ask(books, f"/costs?{query}").json["total"]["cost_nanos"]
+
+    assert (cost("org=acme"), cost("feature=search"), cost("feature="), cost("session=s3")) == (1_010, 101, 10, 1_000)
+    assert (cost("tag:team==cmd"), cost("tag:team=")) == (110, 1_001)
+    assert cost(f"since={AT - 4_000}&until={AT + 1}") == 11
+    assert cost("since=2027-01-15&zone=Europe/Berlin") == 1_111
+
+
+def test_costs_of_others_are_not_for_who_looks_after_one(books):
+    assert ask(books, "/costs?by=org", key=KEYS["acme"]).json["total"]["cost_nanos"] == 1_010
+    assert ask(books, "/costs?org=globex", key=KEYS["acme"]).status == 404
+
+
+def test_a_table_for_spreadsheets_has_no_formulas_and_exact_money(books):
+    reply = ask(books, "/costs.csv?by=feature")
+    lines = reply.text.decode().splitlines()
+    assert lines[0].startswith("feature,requests,errors,") and lines[0].endswith(",cost_dollars")
+    assert lines[1].startswith("'=SUM(A1),1,") and lines[1].endswith(",0.000001000")
+    assert lines[-1].startswith("(total),4,") and lines[-1].endswith(",0.000001111")
+    assert "attachment" in reply.headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["by=nobody", "by=model,model", "zone=Nowhere", "since=9&until=1", "most=0", "status=x", "tag:=1", "hour=1"],
+)
+def test_costs_that_cannot_be_asked_for_are_refused(books, query):
+    assert ask(books, f"/costs?{query}").status == 400
+
+
+def test_what_a_view_answers_is_json_with_the_fields_the_pages_know(watched):
+    total = json.loads(ask(watched, "/overview").text)["total"]
+    assert {"requests", "errors", "limited", "ttft", "e2e", "cost_nanos", "retries", "cache_hits"} <= set(total)
+
+
+def test_slow_means_the_same_in_all_views(watched):
+    assert ask(watched, "/me").json["slow_ttft"] == views.SLOW_TTFT
