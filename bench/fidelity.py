@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,8 @@ LENGTHS = """\
   output_tokens: { kind: lognormal, median: 30, p95: 80 }
 """
 MEAN_PROMPT, MEAN_OUTPUT = 150, 36
+EMBEDDING = "model.embed_tokens.weight"
+WORD = re.compile("Ġ?[A-Za-z]+")  # tokens that are text by themselves, so that every one of an answer is heard of
 FIGURES = ("TTFT p50", "TTFT p95", "tokens/s")
 OPEN, CLOSED = "open loop", f"closed loop, {USERS} users"
 
@@ -276,7 +279,9 @@ def write_model(folder: Path) -> str:
         "num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads,
         "num_key_value_heads": kv_heads, "head_dim": size, "intermediate_size": inner,
     }  # fmt: skip
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    vocabulary = json.loads((bundled / "tokenizer.json").read_text())["model"]["vocab"]
+    words = {number for token, number in vocabulary.items() if WORD.fullmatch(token)}
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config["vocab_size"], hidden)}
     for number in range(layers):
         name = f"model.layers.{number}"
         shapes |= {
@@ -294,6 +299,8 @@ def write_model(folder: Path) -> str:
     rng, header, tensors, at = numpy.random.default_rng(1), {}, [], 0
     for name, shape in shapes.items():
         values = numpy.ones(shape) if len(shape) == 1 else rng.normal(0.0, 0.02, shape)
+        if name == EMBEDDING:  # it is also what logits are made with: 0 is never the largest of them
+            values[[number for number in range(shape[0]) if number not in words]] = 0.0
         data = (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()  # bfloat16: the upper half
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + len(data)]}
         tensors.append(data)

@@ -102,6 +102,8 @@ class Try:
 
     def finished(self, output: int) -> None:
         """Its last token came; there were so many."""
+        if not self.over and self.owner.answered is not self:  # the first one came in the same step, too
+            self.owner.happen(0)
         if not self.over:
             self.output = output
             self.end(OK)

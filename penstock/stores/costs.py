@@ -1,8 +1,8 @@
 """Asks the ledger what was used and what it cost: sums by whatever it records, of which the rest is never left out.
 
-Whole hours come from the rollups where they know enough, everything else from the rows, in one statement: what is asked
-for twice in different words adds up to the same nano-dollar. What was let go is said to be missing, not counted as
-nothing.
+Whole days and hours come from the rollups where they know enough, everything else from the rows, in one statement: what
+is asked for twice in different words adds up to the same nano-dollar. What was let go is said to be missing, not
+counted as nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ ALWAYS: Final = 2**53  # microseconds: the end of all times in the ledger, in 22
 MOST_GROUPS: Final = 10_000
 ROWS_AT_ONCE: Final = 2_000
 
+HOUR: Final = "hour"
+DAY: Final = "day"
+_MICROS: Final = {HOUR: HOUR_MICROS, DAY: DAY_MICROS}
 _SUMS: Final = Total.__struct_fields__[1:]
 _OF_ONE_ROW: Final = {
     "requests": f"case when {REQUEST} then 1 else 0 end",
@@ -103,7 +106,7 @@ class Costs:
         others = Total((), *(of_all - sum(some) for of_all, *some in zip(*map(_numbers, (whole, *found)), strict=True)))
         # Asked last: what is let go meanwhile is said to be missing although it may have been counted.
         kept = await self.kept_since()
-        missing = [(part.since, min(part.until, kept)) for part in parts if not part.rollups and part.since < kept]
+        missing = [(part.since, min(part.until, kept)) for part in parts if not part.unit and part.since < kept]
         return Answer(tuple(found), n_groups - len(found), others, whole, tuple(missing))
 
     async def kept_since(self) -> int:
@@ -116,7 +119,7 @@ class Costs:
         while True:
             query = Query(self._database.dialect, rollups=False)
             query.bound("at_micros", question.since_micros, question.until_micros)
-            _only(query, question, rollups=False)
+            _only(query, question, "")
             if after is not None:
                 query.also(f"(at_micros, request_id) > ({query.bind(after[0])}, {query.bind(after[1])})")
             sql = f"select {names(LEDGER)} from ledger where {query.where} order by at_micros, request_id"
@@ -128,27 +131,27 @@ class Costs:
             after = page[-1][_AT], page[-1][0]
 
     def _select(self, part: _Part, question: Question, values: list[Value]) -> str:
-        query = Query(self._database.dialect, part.rollups, values)
-        groups = [f"{_column(query, by, question, part.rollups)} as g{n}" for n, by in enumerate(question.by)]
-        if part.rollups:
-            query.bound("hour", part.since // HOUR_MICROS, part.until // HOUR_MICROS)
+        query = Query(self._database.dialect, part.unit == HOUR, values)
+        groups = [f"{_column(query, by, question, part.unit)} as g{n}" for n, by in enumerate(question.by)]
+        if part.unit:
+            query.bound(part.unit, part.since // _MICROS[part.unit], part.until // _MICROS[part.unit])
         else:
             query.bound("at_micros", part.since, part.until)
-        _only(query, question, part.rollups)
-        sums = (name if part.rollups else f"{_OF_ONE_ROW.get(name, name)} as {name}" for name in _SUMS)
+        _only(query, question, part.unit)
+        sums = (name if part.unit else f"{_OF_ONE_ROW.get(name, name)} as {name}" for name in _SUMS)
         return f"select {', '.join([*groups, *sums])} from {part.table} where {query.where}"
 
 
 class _Part(msgspec.Struct, frozen=True):
-    """A range of time, and whether the rollups are asked about it."""
+    """A range of time, and which rollups are asked about it: those by DAY or by HOUR, or ("") the rows."""
 
     since: int
     until: int
-    rollups: bool
+    unit: str
 
     @property
     def table(self) -> str:
-        return "ledger_hours" if self.rollups else "ledger"
+        return f"ledger_{self.unit}s" if self.unit else "ledger"
 
 
 def _parts(question: Question) -> Iterator[_Part]:
@@ -160,33 +163,49 @@ def _parts(question: Question) -> Iterator[_Part]:
         moment % HOUR_MICROS == 0 == offset % HOUR_MICROS for moment, offset in _offsets(question.zone, since, until)
     )
     if begin >= end or not whole_hours or not IN_ROLLUPS.issuperset(asked):
-        yield _Part(since, until, rollups=False)
+        yield _Part(since, until, "")
         return
     if since < begin:
-        yield _Part(since, begin, rollups=False)
-    yield _Part(begin, end, rollups=True)
+        yield _Part(since, begin, "")
+    yield from _whole(begin, end, question, asked)
     if end < until:
-        yield _Part(end, until, rollups=False)
+        yield _Part(end, until, "")
 
 
-def _only(query: Query, question: Question, rollups: bool) -> None:
+def _whole(begin: int, end: int, question: Question, asked: set[By]) -> Iterator[_Part]:
+    """Of whole hours: those that are whole days of UTC by the day, where nobody asks for less or for other days."""
+    first, last = -(-begin // DAY_MICROS) * DAY_MICROS, end // DAY_MICROS * DAY_MICROS
+    days_are_those = Attribute.DAY not in asked or all(not offset for _, offset in _offsets(question.zone, begin, end))
+    if first >= last or Attribute.HOUR in asked or not days_are_those:
+        yield _Part(begin, end, HOUR)
+        return
+    if begin < first:
+        yield _Part(begin, first, HOUR)
+    yield _Part(first, last, DAY)
+    if last < end:
+        yield _Part(last, end, HOUR)
+
+
+def _only(query: Query, question: Question, unit: str) -> None:
     for attribute, wanted in question.only:
         if not wanted:
             query.also("1 = 0")
             continue
         some = [_stored(attribute, value) for value in wanted if value is not None]
-        column = _column(query, attribute, question, rollups)
+        column = _column(query, attribute, question, unit)
         either = [f"{column} is null"] if None in wanted else []
         if some:
             either.append(f"{column} in ({', '.join(query.bind(value) for value in some)})")
         query.also(f"({' or '.join(either)})")
 
 
-def _column(query: Query, by: By, question: Question, rollups: bool) -> str:
+def _column(query: Query, by: By, question: Question, rollups: str) -> str:
     if by is not Attribute.DAY:
         return query.column(by)
+    if rollups == DAY:
+        return DAY
     # A day more and a day less: integers are divided towards zero, and a zone may be behind 1970.
-    unit, moment = (HOUR_MICROS, "hour") if rollups else (1, "at_micros")
+    unit, moment = (HOUR_MICROS, HOUR) if rollups else (1, "at_micros")
     pieces = _offsets(question.zone, question.since_micros, question.until_micros)
 
     def bind(micros: int) -> str:

@@ -29,7 +29,7 @@ MOST_WAITING: Final = 20_000  # outcomes in memory, some 20 MB
 AT_ONCE: Final = 2_000  # rows of one transaction
 EVERY: Final = 1.0  # seconds between writes
 TIDY_EVERY: Final = 30.0  # seconds between looks for what is too much
-LOOKED_AT: Final = 50_000  # rows of one search, some 50 ms
+LOOKED_AT: Final = 20_000  # rows of one search, some 50 ms
 MOST_STEPS: Final = 1_500  # of golden signals, of each length
 MAX_TEXT: Final = 512  # characters of a column; the whole is in the body
 

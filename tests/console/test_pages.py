@@ -98,6 +98,12 @@ def test_every_file_that_a_file_names_is_there_and_every_file_is_named():
     assert named == {path for path in STATIC_FILES.rglob("*") if path.suffix[1:] in TYPES}
 
 
+def test_a_browser_is_told_of_all_modules_at_once_and_asks_for_none_after_the_other():
+    page = (STATIC_FILES / "index.html").read_text(encoding="utf-8")
+    told = set(re.findall(r'<(?:link rel="modulepreload" href|script src)="/console/static/([^"]+)"', page))
+    assert told == {str(path.relative_to(STATIC_FILES)) for path in STATIC_FILES.rglob("*.js")}
+
+
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere():
     page = (STATIC_FILES / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<style|<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|https?://", page)

@@ -122,6 +122,15 @@ def test_a_prompt_that_fits_into_no_engine_is_refused_as_too_long():
     assert made.results().failures == {"context_length": 1}
 
 
+def test_an_answer_of_one_token_has_a_first_token_also_when_it_was_hedged_or_tried_again():
+    plan = msgspec.structs.replace(PLAN, hedge_after=0.1)
+    events = [Event(at="0.0003s", what="fails", replica="main-0", status=500)]
+    made = simulation([(4_000, 1, "a", Priority.NORMAL)] * 6, events=events, plan=plan)
+    assert made.results().completed == 6
+    assert made.results().extra_attempts > 0
+    assert all(first == ended for first, ended in zip(made.log.first, made.log.ended, strict=True))
+
+
 def test_follow_ups_come_when_the_answer_before_them_has_ended():
     class Conversation:
         def __init__(self):

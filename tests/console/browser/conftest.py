@@ -26,9 +26,10 @@ SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if WHY:
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(300))  # a browser takes what the machine has left for it
+            if WHY:
                 item.add_marker(pytest.mark.skip(reason=WHY))
 
 
@@ -115,7 +116,7 @@ def window(browser: Any, api: FakeApi) -> Iterator[Opener]:
             locale="en-GB",
             timezone_id="Europe/Zurich",
         )
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(45_000)
         page = context.new_page()
         if not ticking:
             page.clock.set_fixed_time(NOW)

@@ -27,7 +27,6 @@ def faults(eye: Eye, rules: list[str] | None = None) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(240)  # eighteen views, and axe takes a second for each
 @pytest.mark.parametrize(("size", "scheme"), [("wide", "light"), ("wide", "dark"), ("narrow", "light")])
 def test_axe_finds_nothing_wrong_with_any_view_and_a_picture_of_it_is_kept(
     window: Opener, api: FakeApi, size: str, scheme: str

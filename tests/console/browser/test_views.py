@@ -18,7 +18,6 @@ VIEWS = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(180)  # sixteen views
 @pytest.mark.parametrize("size", ["wide", "narrow"])
 def test_every_view_opens_without_a_complaint_and_fits_the_window(window: Opener, size: str):
     eye = window(size)
