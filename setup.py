@@ -151,6 +151,7 @@ HOT = [
     "penstock/wire/unary.py",
 ]
 PURE = os.environ.get("PENSTOCK_PURE", "0") not in ("", "0")
+OPTIMIZED = os.environ.get("PENSTOCK_OPTIMIZE", "3")  # at 3 it takes seven minutes of CPU, at 0 one
 
 
 def builds() -> dict[str, list[str]]:
@@ -190,7 +191,9 @@ class Build(build_ext):
             from mypyc.build import mypycify
 
             # one group: calls between its modules are calls in C
-            made = mypycify(HOT, group_name="penstock", debug_level="0", target_dir=f"{BUILT_IN}/mypyc")
+            made = mypycify(
+                HOT, group_name="penstock", opt_level=OPTIMIZED, debug_level="0", target_dir=f"{BUILT_IN}/mypyc"
+            )
             self.distribution.ext_modules = made
             command: Any = build_ext(self.distribution)
             command.ensure_finalized()

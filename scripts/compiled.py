@@ -1,4 +1,5 @@
 """Penstock as a wheel brings it, compiled, in the folder .compiled; made anew when anything that goes into it changed.
+(PENSTOCK_OPTIMIZE=0: less optimised, in a seventh of the time and a folder of its own.)
 
 `make setup` installs the sources as they are, so this is where the compiled gateway is measured (bench/gateway.py) and
 tested (`make test` runs the tests of `ROOMS` on it). Arguments are for pytest, which runs `ROOMS` when they name no
@@ -19,7 +20,8 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / ".compiled"
+LEVEL = os.environ.get("PENSTOCK_OPTIMIZE", "3")
+FOLDER = ROOT / (".compiled" if LEVEL == "3" else f".compiled-{LEVEL}")
 STAMP = FOLDER / ".made-of"
 ROOMS = (
     "balancing",

@@ -75,15 +75,25 @@ class SloOption(click.ParamType[tuple[str, float]]):
     "--rate", type=click.FloatRange(0, min_open=True), help="Open loop: so many requests per second (Poisson)."
 )
 @click.option("--users", type=click.IntRange(1), help="Closed loop: so many users, each waiting for its answer.  [4]")
-@click.option("--prompt-tokens", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--output-tokens", type=click.IntRange(1), default=128, show_default=True)
+@click.option(
+    "--prompt-tokens", type=click.IntRange(1), default=512, show_default=True, help="How long each prompt is."
+)
+@click.option(
+    "--output-tokens", type=click.IntRange(1), default=128, show_default=True, help="How long each answer may be."
+)
 @click.option(
     "--duration", type=Span(), help=f"How long requests are sent.  [{DURATION} unless something else ends it]"
 )
 @click.option("--requests", type=click.IntRange(1), help="How many requests are sent at most.")
 @click.option("--warm-up", type=Span(), default="0s", show_default=True, help="What is sent before is not measured.")
 @click.option("--slo", "slos", type=SloOption(), multiple=True, help="For goodput: ttft=2s, tpot=50ms, e2e=30s.")
-@click.option("--max-in-flight", type=click.IntRange(1), default=1024, show_default=True)
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Requests under way at once; more wait, and are told as late.",
+)
 @click.option("--timeout", type=Span(), default="300s", show_default=True, help="Of one request.")
 @click.option("--exact", is_flag=True, help="Ask for exactly the wanted output (`ignore_eos`; vLLM, SGLang, Penstock).")
 @click.option(

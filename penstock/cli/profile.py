@@ -35,7 +35,7 @@ SHORT: Final = 24  # tokens
     help="Prompt tokens that the engine computes at once.",
 )
 @click.option("--exact", is_flag=True, help="Ask for exactly as many tokens (`ignore_eos`: vLLM, SGLang, Penstock).")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="What the prompts are drawn from.")
 def profile(
     url: str, model: str | None, key: str | None, batches: str, longest: int, chunk: int, exact: bool, seed: int
 ) -> int:

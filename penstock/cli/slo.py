@@ -38,6 +38,10 @@ def status(url: str, as_json: bool) -> int:
     """Say how much of every error budget is left, how fast it burns, and which alerts are active.
 
     Exit code 0: no alert is active. 1: one is.
+
+    \b
+    Example
+      penstock slo status http://gateway:8080 --json
     """
     from penstock.cli.slo_status import as_words, read, told_json
 
@@ -148,6 +152,10 @@ def import_(sloth: Path) -> None:
 
     Its queries are kept as they are, so Prometheus alone evaluates these: `penstock slo rules` writes them. SLOs of
     Penstock's own metrics are better written with `of`.
+
+    \b
+    Example
+      penstock slo import sloth.yaml > slos.yaml
     """
     from penstock.config.sloth import SlothError, block, read
 

@@ -151,7 +151,14 @@ def grep(terms: tuple[str, ...], most: int, last: str, file: Path, traces: Path 
 
 @trace.command()
 @click.argument("to", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "csv"]),
+    default="parquet",
+    show_default=True,
+    help="What is written.",
+)
 @click.argument("terms", nargs=-1, metavar="[EXPR]...")
 @_where
 def export(to: Path, form: str, terms: tuple[str, ...], file: Path, traces: Path | None, as_json: bool) -> None:
