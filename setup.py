@@ -151,7 +151,7 @@ HOT = [
     "penstock/wire/unary.py",
 ]
 PURE = os.environ.get("PENSTOCK_PURE", "0") not in ("", "0")
-OPTIMIZED = os.environ.get("PENSTOCK_OPTIMIZE", "3")  # at 3 it takes seven minutes of CPU, at 0 one
+OPTIMIZED = os.environ.get("PENSTOCK_OPTIMIZE", "3")  # 3 takes seven minutes of CPU, less a third of that
 
 
 def builds() -> dict[str, list[str]]:
@@ -192,7 +192,12 @@ class Build(build_ext):
 
             # one group: calls between its modules are calls in C
             made = mypycify(
-                HOT, group_name="penstock", opt_level=OPTIMIZED, debug_level="0", target_dir=f"{BUILT_IN}/mypyc"
+                HOT,
+                group_name="penstock",
+                opt_level=OPTIMIZED,
+                debug_level="0",
+                multi_file=OPTIMIZED != "3",  # many small files are compiled sooner, and call each other dearer
+                target_dir=f"{BUILT_IN}/mypyc",
             )
             self.distribution.ext_modules = made
             command: Any = build_ext(self.distribution)
