@@ -64,7 +64,7 @@ def test_every_view_is_two_keys_away_and_its_heading_has_the_focus(eye: Eye):
         eye.page.keyboard.press("g")
         eye.page.keyboard.press(key)
         eye.page.get_by_role("heading", name=title, level=1).wait_for()
-        assert eye.page.evaluate("document.activeElement.innerText") == title
+        eye.until("document.activeElement.innerText === it", title)
 
 
 def test_rows_are_walked_and_opened_by_keys(eye: Eye):
