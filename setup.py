@@ -156,7 +156,6 @@ HOT = [
     "penstock/wire/special.py",
     "penstock/wire/sse.py",
     "penstock/wire/tool_names.py",
-    "penstock/wire/trace_context.py",
     "penstock/wire/unary.py",
 ]
 PURE = os.environ.get("PENSTOCK_PURE", "0") not in ("", "0")
