@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+import penstock.engine
 import penstock.gateway
+import penstock.http
 from penstock.balancing.queue_values import Reason
 from penstock.core.errors import FailureKind, LimitExceeded, PenstockError, QueueRefused, UpstreamFailed
 from penstock.resilience.failures import CONSEQUENCES, NATURES, Blame, Lasting
@@ -25,8 +27,10 @@ def errors(of: type[PenstockError] = PenstockError) -> Iterator[type[PenstockErr
 
 
 def test_every_error_that_is_defined_is_in_the_table() -> None:
-    for module in pkgutil.iter_modules(penstock.gateway.__path__):
-        importlib.import_module(f"penstock.gateway.{module.name}")
+    for room in (penstock.gateway, penstock.http, penstock.engine):  # where errors of their own are defined
+        for module in pkgutil.iter_modules(room.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{room.__name__}.{module.name}")
     codes = {one.code for one in errors() if one.__module__.startswith("penstock.")}
     assert codes - set(OF_CODES) == set()
 
