@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 FAILED: Final = 1
 DURATION: Final = "30s"  # where nothing says how long
-_SPAN: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)\Z", re.ASCII)
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 class Span(click.ParamType[float]):
@@ -27,12 +24,14 @@ class Span(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from penstock.core.durations import seconds
+
         if isinstance(value, float):
             return value
-        found = _SPAN.match(value)
-        if found is None:
+        try:
+            return seconds(value)
+        except ValueError:
             self.fail(f"{value!r} is not a duration with its unit, such as 30s, 500ms or 10m", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
 
 
 class SloOption(click.ParamType[tuple[str, float]]):

@@ -12,13 +12,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from msgspec import Meta
 
 from penstock.config.problems import nearest
+from penstock.core.durations import (
+    DURATION_PATTERN as DURATION_PATTERN,  # here with sizes and instants, for the rooms above
+)
+from penstock.core.durations import SECONDS as SECONDS
+from penstock.core.durations import seconds as seconds
 
-DURATION_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)$"
 SIZE_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?(B|KB|MB|GB|KiB|MiB|GiB)$"
 
 INSTANT_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2}))?$"
 
-SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 BYTES: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 Duration = Annotated[
@@ -48,16 +51,12 @@ Instant = Annotated[
 ]
 
 
-def seconds(text: str) -> float:
-    """Raises `ValueError` when `text` is not a `Duration`."""
-    number, unit = _split(text, DURATION_PATTERN)
-    return float(number) * SECONDS[unit]
-
-
 def n_bytes(text: str) -> int:
     """Whole bytes, rounded down. Raises `ValueError` when `text` is not a `Size`."""
-    number, unit = _split(text, SIZE_PATTERN)
-    return int(float(number) * BYTES[unit])
+    if re.search(SIZE_PATTERN, text) is None or text.endswith("\n"):
+        raise ValueError(f"not a number with a unit: {text!r}")
+    number = text.rstrip("BKMGi")
+    return int(float(number) * BYTES[text[len(number) :]])
 
 
 def unix_seconds(text: str) -> float:
@@ -91,10 +90,3 @@ def wrong_zone(name: str) -> str | None:
     except ValueError:
         return f"is not a time zone such as Europe/Berlin.{nearest(name, available_timezones())}"
     return None
-
-
-def _split(text: str, pattern: str) -> tuple[str, str]:
-    if re.search(pattern, text) is None or text.endswith("\n"):
-        raise ValueError(f"not a number with a unit: {text!r}")
-    number = text.rstrip("BKMGidhms")
-    return number, text[len(number) :]

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import structs
 
+from penstock.balancing.ticket import RANKS
 from penstock.config.spec import Scope
 from penstock.core.errors import (
     BadRequest,
@@ -69,7 +70,6 @@ NOBODY: Final = frozenset({FailureKind.NO_REPLICA, FailureKind.CONNECT, FailureK
 SWEEP_EVERY: Final = 1.0  # seconds between two looks for replicas that do worse than their like
 _MODELS: Final = re.compile(rb"(?:/openai|/anthropic)?/v1/models(?:/(.+))?").fullmatch
 _PRIORITIES: Final = {priority.value.encode(): priority for priority in Priority}
-_RANKS: Final = {priority: rank for rank, priority in enumerate(Priority)}
 Page = Callable[[Exchange], None]
 
 
@@ -440,8 +440,8 @@ def _in_class(caller: Caller, header: bytes | None) -> Caller:
     if header is None:
         return caller
     asked = _PRIORITIES.get(header)
-    if asked is None or _RANKS[asked] < _RANKS[caller.priority]:
-        allowed = [one.value for one in Priority if _RANKS[one] >= _RANKS[caller.priority]]
+    if asked is None or RANKS[asked] < RANKS[caller.priority]:
+        allowed = [one.value for one in Priority if RANKS[one] >= RANKS[caller.priority]]
         raise BadRequest(f"x-penstock-priority must be {' or '.join(allowed)}: this key's requests are no higher.")
     return structs.replace(caller, priority=asked)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from penstock.core.durations import seconds
 from penstock.core.request import Priority
 
 
@@ -247,16 +248,12 @@ def written(value: object) -> str:
     raise NotImplementedError(type(value))
 
 
-_SPAN: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)\Z", re.ASCII)
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-
-
 def _decode(kind: type, value: Any) -> Any:
     if kind is Seconds:
-        found = _SPAN.match(value) if isinstance(value, str) else None
-        if found is None:
-            raise ValueError(f"Expected a duration with its unit such as 30s, 500ms or 10m, got `{value}`")
-        return Seconds(float(found[1]) * _UNITS[found[2]])
+        try:
+            return Seconds(seconds(value))
+        except (TypeError, ValueError):
+            raise ValueError(f"Expected a duration with its unit such as 30s, 500ms or 10m, got `{value}`") from None
     raise NotImplementedError(kind)
 
 
