@@ -51,6 +51,7 @@ ADOPT_EVERY: Final = 30.0  # seconds between looks for what dead workers left
 LET_GO_EVERY: Final = 6 * 3600.0  # seconds between looks for rows that are older than they are kept
 TOLD: Final = "told"  # the directory of what has been told of budgets
 TEND_EVERY: Final = HOLD / 4
+TEND_SHARED_EVERY: Final = 2.0  # seconds that what waited for the lock, or was held by the dead, is still counted
 SURE_EVERY: Final = 1.0  # seconds between tries to look up budgets that could not be looked up
 KEYS_WITHIN: Final = 10.0  # seconds for the keys to be read at the start
 COUNTERS_WITHIN: Final = 1.0  # seconds for a connection to Redis at the start
@@ -257,6 +258,7 @@ class Books:
             try:
                 shared = SharedCounters(directory / "counters", self._clock, on_over=self._metrics.over)
                 self._metrics.read_counters(lambda: shared.lost, None)
+                self._tend_every = TEND_SHARED_EVERY
                 return shared
             except (OSError, CountersUnavailable) as error:
                 raise StartError(f"The workers cannot count together in {directory}: {error}") from None

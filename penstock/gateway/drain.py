@@ -24,13 +24,13 @@ class Drain:
         self._tries, self._this, self._on_over = tries, this, on_over
         self._is_over = False
 
-    def begin(self, committed: bool) -> None:
+    def begin(self) -> None:
         tries = self._tries
         until = min(tries.deadline, tries.plane.clock.now() + MAX_SECONDS)
         tries.on_news = self._on_news
         tries.watch(until, lambda: self.over(CANCELLED))
-        if committed:
-            self._read()
+        if self._this.first_token_at is not None:  # it may be news that nobody has looked at yet
+            self._on_news()
 
     def on_events(self, block: bytes) -> None:
         """To nobody. The stream's meter has read it on its way here."""
@@ -80,5 +80,5 @@ class Drains:
 
         self._n += 1
         drain = Drain(tries, this, over)
-        drain.begin(committed=this is answer)
+        drain.begin()
         return drain

@@ -17,7 +17,7 @@ import pytest
 import uvloop
 from msgspec import structs
 
-from penstock.app.books import Books
+from penstock.app.books import TEND_EVERY, Books
 from penstock.app.errors import StartError
 from penstock.app.options import BooksOptions
 from penstock.app.register import Register, books_options
@@ -485,6 +485,23 @@ def test_a_worker_alone_counts_in_memory_several_in_a_file_and_hosts_in_redis(tm
 
     with redis_server(tmp_path) as url:
         run(story(url))
+
+
+def test_what_a_dead_worker_held_is_given_back_within_seconds(tmp_path: Path) -> None:
+    async def story() -> None:
+        slots = charges(Rules([Limit("s", Meter.CONCURRENT_REQUESTS, 1)]), Account(key="k"))
+        async with books(BooksOptions(), directory=tmp_path) as one:
+            async with books(BooksOptions(), directory=tmp_path) as other:
+                assert isinstance(await other.counters.reserve("a", slots), Granted)
+            assert await one.counters.used(slots) == (1,)
+
+            async def free() -> bool:
+                return await one.counters.used(slots) == (0,)
+
+            async with asyncio.timeout(TEND_EVERY / 2):
+                await until(free)
+
+    run(story())
 
 
 def refused_counters(place: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from penstock.core.outcome import UsageSource
 from penstock.gateway import drain
+from penstock.gateway.try_upstreams import TryUpstreams
 from penstock.testing import virtual_loop
 from penstock.testing.exchange import FakeExchange
 from penstock.testing.fake_upstream import Script
@@ -42,6 +43,28 @@ def test_a_drained_answer_is_billed_as_the_provider_counts_it(body, after):
         assert outcome.error == "client_left"
         assert [attempt.ended for attempt in outcome.attempts] == ["ok"]
         assert exchange.sent == sent
+
+    leaving(main)
+
+
+@pytest.mark.parametrize("body", [STREAM, PLAIN])
+def test_who_leaves_as_the_answer_begins_does_not_let_it_wait(monkeypatch, body):
+    async def main(loop):
+        world = World(loop, {"a": SLOW}, on_disconnect="drain")
+        task = loop.create_task(FakeExchange(body).carry(world.gateway.handle))
+        tell = TryUpstreams.tell
+
+        def leave_as_told(self, event):
+            task.cancel()
+            tell(self, event)
+
+        monkeypatch.setattr(TryUpstreams, "tell", leave_as_told)
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(10)
+        world.check_nothing_is_held()
+        (outcome,) = world.outcomes
+        assert (outcome.usage.completion_tokens, outcome.usage_source) == (10, UsageSource.PROVIDER)
+        assert outcome.error == "client_left"
 
     leaving(main)
 

@@ -1,5 +1,8 @@
 """Rates count exactly, and giving back mints nothing."""
 
+import statistics
+from random import Random
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -140,9 +143,17 @@ def test_with_few_open_giving_back_is_all_that_the_truth_allows(limit, steps):
         assert abs(bucket.held(rate(limit), now) - replayed(limit, arrivals, now)) <= limit
 
 
-def test_with_hundreds_open_nearly_all_that_was_not_used_is_given_back(rng):
-    """Streams whose answers are much shorter than they might be, as they come and go: few minima tell enough."""
-    bucket, limit, now, used, open_ = Bucket(), 600_000, 0, 0, []
+def test_with_hundreds_open_nearly_all_that_was_not_used_is_given_back():
+    """Streams whose answers are much shorter than they might be, as they come and go: few minima tell enough.
+
+    How much of a window is used depends on luck, some 91 to 100 %: the same ten windows are looked at each time.
+    """
+    limit = 600_000
+    assert statistics.mean(used_of_a_window(limit, Random(seed)) for seed in range(10)) > 0.97 * limit
+
+
+def used_of_a_window(limit: int, rng: Random) -> int:
+    bucket, now, used, open_ = Bucket(), 0, 0, []
     while True:
         now += rng.randrange(10_000)
         cost = rng.choice((256, 512, 1024, 2048))
@@ -155,5 +166,4 @@ def test_with_hundreds_open_nearly_all_that_was_not_used_is_given_back(rng):
             bucket.settle(charge, actual, since, now, True)
             used += actual
         else:
-            break
-    assert used > 0.93 * limit
+            return used
