@@ -27,7 +27,7 @@ setup: .dev ## make the environment in .venv, with everything to work on Penstoc
 demo: .engine ## start Penstock with two replicas of a small model on http://127.0.0.1:8080 (PORT=..., DEMO_SECONDS=...)
 	@exec $(IN) scripts/demo.py --port $(PORT)
 
-test: .dev ## everything that must hold before a commit: check, every test with coverage, the gateway's also compiled
+test: .dev ## everything that must hold before a commit: check, every test, the gateway's also compiled
 	@$(IN) scripts/tests.py
 
 check: .dev ## the fast half of `make test`: ruff, mypy, import contracts
@@ -38,7 +38,7 @@ fix: .dev ## format the code and repair what can be repaired by itself; write th
 	@$(IN) -m ruff format $(wildcard $(SOURCES))
 	@$(IN) scripts/write_docs.py
 
-cover: .dev ## which lines no test runs, per file; a browsable report in .coverage-html
+cover: .dev ## coverage: every test, which lines none of them runs, per file; a browsable report in .coverage-html
 	@$(IN) scripts/tests.py --cover
 
 docs: .dev ## write the generated pages anew (docs/cli.md from --help)

@@ -1,8 +1,9 @@
-"""All that must hold before a commit: the checks, every test with coverage, and the gateway's tests on it compiled.
+"""All that must hold before a commit: the checks, every test, and the gateway's tests on it compiled.
 
 What takes long to make (other people's clients, the compiled gateway) is made beside the checks and the first tests.
 Whoever needs it waits for it, and tells what is wrong with it. Every step runs even when an earlier one failed.
-`--cover` runs only the tests, names the lines that none of them runs, and writes a browsable report.
+`--cover` runs only the tests, which counting makes twice as long, names the lines that none of them runs, and writes a
+browsable report.
 """
 
 from __future__ import annotations
@@ -15,18 +16,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ".coverage-html"
 AHEAD = (("-m", "tests.clients.environments"), ("scripts/compiled.py", "--build"))
-PARALLEL = ("-nauto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")  # a file's tests stay together
-COUNTED = ("-m", "pytest", *PARALLEL, "--cov")
+PARALLEL = (
+    "-nauto",
+    "--maxprocesses=4",
+    "--dist=loadfile",  # a file's tests stay together
+    "--no-loadscope-reorder",
+    "--max-worker-restart=0",  # the tests of a worker that dies are not given to another: that may hang
+)
 
 
 def main() -> int:
     if "--cover" in sys.argv[1:]:
-        return code_of(*COUNTED, "--cov-report=term-missing:skip-covered", f"--cov-report=html:{REPORT}")
+        return code_of(
+            "-m", "pytest", *PARALLEL, "--cov", "--cov-report=term-missing:skip-covered", f"--cov-report=html:{REPORT}"
+        )
     ahead = [python(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in AHEAD]
     try:
         codes = [code_of("scripts/checks.py")]
-        say("\n== pytest (with coverage of the package)")
-        codes.append(code_of(*COUNTED, "--cov-report=term:skip-covered"))
+        say("\n== pytest")
+        codes.append(code_of("-m", "pytest", *PARALLEL))
         say("\n== pytest (of the gateway, compiled)")
         codes.append(code_of("scripts/compiled.py", *PARALLEL))
     finally:
