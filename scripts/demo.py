@@ -1,7 +1,9 @@
-"""`make demo`: starts Penstock as a user would, asks it a few things so that something is seen, and leaves it running.
+"""`make demo`: starts Penstock as a user would, asks it a few things so that something is seen, and leaves it running,
+with a little traffic, so that there is something to look at in its console.
 
 DEMO_SECONDS=20 stops it after that many seconds, with exit code 0. The server is a child process in the same terminal,
-so Ctrl-C reaches both; this script only waits for it to finish what it was answering.
+so Ctrl-C reaches both; this script only waits for it to finish what it was answering. What the server keeps is in a
+directory that is removed in the end.
 """
 
 from __future__ import annotations
@@ -14,11 +16,19 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from random import Random
+from threading import Event, Thread
+
+import msgspec
 
 from penstock.cli.chat import printable, summary
 from penstock.cli.conversation import Caller, CallFailed, Message
 from penstock.core.clock import SystemClock
+from penstock.core.keys import ENTROPY_BYTES, digest, mint
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "examples" / "demo.yaml"
@@ -30,6 +40,9 @@ QUESTIONS = (
     "Extract name and city as JSON: Hana is 34 years old and lives in Lisbon.",
     "What is hedging?",
 )
+USERS = ("ada", "ben", "chen", "dara", "eli")
+FEATURES = ("search", "help", "help", "summaries")
+EVERY = 2.0  # seconds between two requests of the traffic, on average
 
 
 class DemoFailed(Exception):
@@ -53,11 +66,23 @@ def main() -> int:
 
 def demo(port: int, seconds: int | None) -> int:
     look_at_port(port)
+    admin_port, key = free_port(port + 1), mint(os.urandom(ENTROPY_BYTES))
+    with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
+        config = Path(folder) / "penstock.yaml"
+        config.write_text(f"""{CONFIG.read_text()}
+admin:
+  port: {admin_port}
+  keys: [{{ id: demo, role: owner, sha256: {digest(key)} }}]
+""")
+        return show(config, port, seconds, console(f"http://127.0.0.1:{admin_port}/console", key))
+
+
+def show(config: Path, port: int, seconds: int | None, console: str) -> int:
     clock = SystemClock()
     stop_at = None if seconds is None else clock.now() + seconds
     url = f"http://127.0.0.1:{port}"
     say("Starting Penstock with two replicas of its bundled model `tiny` ...")
-    command = [sys.executable, "-m", "penstock.cli.main", "serve", "--config", str(CONFIG), "--port", str(port)]
+    command = [sys.executable, "-m", "penstock.cli.main", "serve", "--config", str(config), "--port", str(port)]
     server = subprocess.Popen([*command, "--insecure-dev"], cwd=ROOT)
     try:
         wait_until_ready(server, url, clock)
@@ -65,13 +90,15 @@ def demo(port: int, seconds: int | None) -> int:
         say("This is loopback development mode: no key is asked for, and only this machine can reach it.\n")
         ask_a_few_things(url, clock)
         say(how_to_go_on(url))
+        say(console)
         say(f"Serving for {seconds} s in all." if seconds else "Serving until Ctrl-C.")
-        try:
-            code = server.wait(None if stop_at is None else max(0.0, stop_at - clock.now()))
-        except subprocess.TimeoutExpired:
-            say("Time is up; stopping.")
-            stop(server)
-            return 0
+        with traffic(url, clock):
+            try:
+                code = server.wait(None if stop_at is None else max(0.0, stop_at - clock.now()))
+            except subprocess.TimeoutExpired:
+                say("Time is up; stopping.")
+                stop(server)
+                return 0
         raise DemoFailed(f"the server ended by itself with exit code {code}; what it said is above.")
     except KeyboardInterrupt:
         say("\nStopping; answers on their way may finish (Ctrl-C again ends them).")
@@ -95,12 +122,46 @@ def look_at_port(port: int) -> None:
             raise DemoFailed(f"port {port} cannot be used: {problem.strerror}. Try: make demo PORT=8080") from None
 
 
-def free_port() -> int:
-    for port in range(8081, 8200):
+def free_port(first: int = 8081) -> int:
+    for port in range(first, first + 100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
                 return port
     return 9000
+
+
+@contextmanager
+def traffic(url: str, clock: SystemClock) -> Iterator[None]:
+    """A few people who ask now and then, and say what they think of the answers."""
+    over = Event()
+
+    def go_on() -> None:
+        rng, caller = Random(), Caller(url, None, clock)
+        while not over.wait(rng.uniform(0, 2 * EVERY)):
+            try:
+                ask_as_somebody(caller, rng)
+            except CallFailed as problem:
+                if not over.wait(1.0):  # else it is being stopped
+                    say(f"A request of the traffic failed: {problem}", sys.stderr)
+
+    asking = Thread(target=go_on, daemon=True)
+    asking.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def ask_as_somebody(caller: Caller, rng: Random) -> None:
+    """Raises `CallFailed`."""
+    who = {"x-penstock-user": rng.choice(USERS), "x-penstock-feature": rng.choice(FEATURES)}
+    question = {"role": "user", "content": rng.choice(QUESTIONS)}
+    fields = {"model": MODEL, "max_tokens": rng.choice((40, 80, 120)), "messages": [question]}
+    streamed = rng.random() < 0.7
+    answer = caller.post("/v1/chat/completions", msgspec.json.encode({**fields, "stream": streamed}), who)
+    if not streamed:
+        opinion = {"request_id": msgspec.json.decode(answer)["id"], "thumbs": rng.choice(("up", "up", "up", "down"))}
+        caller.post("/v1/feedback", msgspec.json.encode(opinion), who)
 
 
 def wait_until_ready(server: subprocess.Popen[bytes], url: str, clock: SystemClock) -> None:
@@ -161,6 +222,14 @@ or from Python, with the client you have (pip install openai)
   print(answer.choices[0].message.content)
 
 What it counts: {url}/metrics     How it was configured: examples/demo.yaml
+"""
+
+
+def console(address: str, key: str) -> str:
+    return f"""\
+Look inside: {address}
+Sign in with the key {key} (made for this demo; it opens nothing else). The answers there
+to {", ".join(dict.fromkeys(USERS))} are to traffic that the demo makes itself.
 """
 
 

@@ -153,11 +153,11 @@ class Caller:
     def _send(
         self, method: str, path: str, body: bytes | None, more: Mapping[str, str] = _NO_HEADERS
     ) -> http.client.HTTPResponse:
-        """A response with status 200; for anything else the connection is closed and `CallFailed` says why."""
+        """A response with a status of success; for anything else the connection is closed and `CallFailed` says why."""
         self.close()
         try:
             response = self._exchange(method, path, body, more)
-            if response.status != 200:
+            if response.status // 100 != 2:
                 raise CallFailed(_refusal(response))
         except CallFailed:
             self.close()

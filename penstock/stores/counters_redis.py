@@ -24,15 +24,14 @@ from penstock.limits.charges import MICRO, Charge, Granted, Over, Refused, Unsee
 from penstock.stores.base import Counters, CountersUnavailable
 from penstock.stores.counters_lua import ALL, HOLDERS, MOST_DEAD, RESERVE, SEED, SETTLE, TEND, VERSION, Script
 from penstock.stores.counters_memory import HOLD
-from penstock.stores.redis import PASSING, Redis, RedisGone
+from penstock.stores.redis import PASSING, Redis, RedisGone, packed
 from penstock.stores.redis_address import parse_url
 
 MOST_PENDING: Final = 100_000  # settlements that Redis has not confirmed; beyond that the oldest are lost, and counted
 IN_FLIGHT: Final = 1_000  # settlements on their way at once
 AT_ONCE: Final = 500  # reservations kept alive by one command
 GOODBYE: Final = 3.0  # seconds for what is pending at `close`
-
-Command = tuple[str | bytes | int, ...]
+KNOWN: Final = 4_096  # sets of counters whose commands are remembered, as far as they are alike
 
 _encode = msgspec.msgpack.Encoder().encode
 _charges = msgspec.msgpack.Decoder(tuple[Charge, ...]).decode
@@ -67,12 +66,12 @@ class RedisCounters:
         self._holders = prefix + "holders"
         self._holder = f"{prefix}holder:{os.urandom(8).hex()}"
         self._counter = prefix + "counter:"
-        self._shas = {script.name: script.sha for script in ALL}
+        self._heads: dict[tuple[str, ...], tuple[bytes, bytes]] = {}  # of RESERVE and SETTLE, by counters
         self._mine: dict[str, Granted] = {}
         self._number = 0  # of the last settlement
         self._sent = 0  # of the last one sent on this connection
         self._in_flight = 0
-        self._pending: dict[int, tuple[Command, str, tuple[Charge, ...]]] = {}  # by number, in order
+        self._pending: dict[int, tuple[bytes, str, tuple[Charge, ...]]] = {}  # by number, in order
         self._redis = Redis(parse_url(url), timeout=timeout, on_connect=self._begin)
 
     @property
@@ -91,8 +90,7 @@ class RedisCounters:
         return None
 
     async def reserve(self, id: str, charges: tuple[Charge, ...]) -> Verdict:
-        blob = _encode(charges)
-        reply = await self._reserve(id, charges, blob, self._hold)
+        reply = await self._reserve(id, charges, self._hold)
         status, now, *rest = reply
         if status == 1:
             granted = Granted(id, charges, tuple(rest), now, now + self._hold)
@@ -116,26 +114,26 @@ class RedisCounters:
 
     async def seed(self, counter: str, settled: int, window: int) -> None:
         keys = (self._time, self._counter + counter)
-        await self._call(self._command(SEED, keys, self._now(), settled, window))
+        await self._call(_evalsha(SEED, keys, self._now(), settled, window))
 
     async def used(self, charges: tuple[Charge, ...]) -> tuple[int, ...]:
         free = tuple(structs.replace(charge, cost=0) for charge in charges)
-        return tuple((await self._reserve("", free, _encode(free), 0))[2:])
+        return tuple((await self._reserve("", free, 0))[2:])
 
     async def tend(self) -> None:
         ids = list(self._mine)
         for first in range(0, len(ids) or 1, AT_ONCE):
             await self._tend(ids[first : first + AT_ONCE])
         keys = (self._time, self._holders)
-        self.holders = await self._call(self._command(HOLDERS, keys, self._now(), self._holder, self._hold))
+        self.holders = await self._call(_evalsha(HOLDERS, keys, self._now(), self._holder, self._hold))
 
     async def close(self) -> None:
         try:
             async with asyncio.timeout(GOODBYE):
                 while self._pending:
                     await self._redis.wait_connected(GOODBYE)
-                    with contextlib.suppress(RedisGone):
-                        await self._redis.call("PING")  # answers come in order: what was sent has been answered before
+                    with contextlib.suppress(RedisGone):  # answers come in order: what was sent before is answered
+                        await self._redis.call(packed("PING"))
         except TimeoutError:
             self.lost += len(self._pending)
         await self._redis.close()
@@ -143,7 +141,7 @@ class RedisCounters:
     async def _tend(self, ids: list[str]) -> None:
         keys = (self._time, self._due, self._open)
         while True:
-            dead = await self._call(self._command(TEND, keys, self._now(), self._hold, *ids))
+            dead = await self._call(_evalsha(TEND, keys, self._now(), self._hold, *ids))
             for id, blob in zip(dead[::2], dead[1::2], strict=True):
                 charges = () if blob is None else _charges(blob)
                 await self._call(self._settling("expire", id, charges, [0] * len(charges), self._hold, 0))
@@ -151,10 +149,8 @@ class RedisCounters:
                 return
             ids = []
 
-    async def _reserve(self, id: str, charges: tuple[Charge, ...], blob: bytes, hold: int) -> list[int]:
-        counter = self._counter
-        keys = (self._time, self._due, self._open, *[counter + charge.counter for charge in charges])
-        command = self._command(RESERVE, keys, self._now(), id, hold, blob)
+    async def _reserve(self, id: str, charges: tuple[Charge, ...], hold: int) -> list[int]:
+        command = self._head(charges)[0] + _bulks(self._now(), id.encode(), b"%d" % hold, _encode(charges))
         if not self.connected:
             raise CountersUnavailable("Redis is not connected")
         try:
@@ -165,9 +161,9 @@ class RedisCounters:
             raise
         return reply
 
-    async def _call(self, command: Command) -> Any:
+    async def _call(self, command: bytes) -> Any:
         try:
-            return await self._redis.call(*command)
+            return await self._redis.call(command)
         except RedisGone as gone:
             raise CountersUnavailable(f"Redis: {gone}") from None
         except hiredis.ReplyError as error:
@@ -186,13 +182,23 @@ class RedisCounters:
 
     def _settling(
         self, mode: str, id: str | bytes, charges: tuple[Charge, ...], costs: Sequence[int], since: int, number: int
-    ) -> Command:
-        counter = self._counter
-        keys = (self._time, self._due, self._open, self._holder, *[counter + charge.counter for charge in charges])
-        return self._command(SETTLE, keys, self._now(), id, mode, _encode(charges), _encode(costs), since, number)
+    ) -> bytes:
+        name = id.encode() if isinstance(id, str) else id
+        said = (self._now(), name, mode.encode(), _encode(charges), _encode(costs), b"%d" % since, b"%d" % number)
+        return self._head(charges)[1] + _bulks(*said)
 
-    def _command(self, script: Script, keys: tuple[str, ...], *values: str | bytes | int) -> Command:
-        return ("EVALSHA", self._shas[script.name], len(keys), *keys, *values)
+    def _head(self, charges: tuple[Charge, ...]) -> tuple[bytes, bytes]:
+        """The beginnings of RESERVE and SETTLE with these counters: all but their arguments."""
+        counters = tuple([charge.counter for charge in charges])
+        head = self._heads.get(counters)
+        if head is None:
+            own = (self._time, self._due, self._open)
+            keys = tuple([self._counter + counter for counter in counters])
+            head = _begun(RESERVE, (*own, *keys), 4), _begun(SETTLE, (*own, self._holder, *keys), 7)
+            if len(self._heads) >= KNOWN:
+                del self._heads[next(iter(self._heads))]
+            self._heads[counters] = head
+        return head
 
     def _send(self) -> None:
         """As many as may be on their way, strictly in order: Redis takes a number it has passed for one it has done."""
@@ -202,7 +208,7 @@ class RedisCounters:
             if row is not None:
                 command, id, charges = row
                 try:
-                    self._redis.send(command, partial(self._settled, number, id, charges))
+                    self._redis.send(command, partial(self._settled, number, id, charges), late=True)
                 except RedisGone:
                     self._redis.renew()
                     return
@@ -228,7 +234,7 @@ class RedisCounters:
     def _begin(self) -> None:
         """A connection is there: the scripts, and then what was not confirmed."""
         for script in ALL:
-            self._redis.send(("SCRIPT", "LOAD", script.text), self._loaded)
+            self._redis.send(packed("SCRIPT", "LOAD", script.text), self._loaded)
         self._in_flight = 0
         self._sent = next(iter(self._pending), self._number + 1) - 1
         self._send()
@@ -237,8 +243,22 @@ class RedisCounters:
         if isinstance(reply, hiredis.ReplyError):
             self._redis.renew()
 
-    def _now(self) -> str | int:
-        return "" if self._clock is None else int(self._clock.now() * MICRO)
+    def _now(self) -> bytes:
+        return b"" if self._clock is None else b"%d" % int(self._clock.now() * MICRO)
+
+
+def _evalsha(script: Script, keys: tuple[str, ...], *values: str | bytes | int) -> bytes:
+    return packed("EVALSHA", script.sha, len(keys), *keys, *values)
+
+
+def _begun(script: Script, keys: tuple[str, ...], n_values: int) -> bytes:
+    """A command as Redis reads it, up to its values, which `_bulks` writes."""
+    words = ["EVALSHA", script.sha, str(len(keys)), *keys]
+    return b"*%d\r\n" % (len(words) + n_values) + _bulks(*[word.encode() for word in words])
+
+
+def _bulks(*words: bytes) -> bytes:
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
 _: type[Counters] = RedisCounters

@@ -1,5 +1,5 @@
 """One connection to Redis (or Valkey) that any number of callers share: what they send in one turn of the event loop
-goes out in one write, and answers come back in order.
+goes out in one write, together with what nobody waits for, and answers come back in order.
 
 Redis answers strictly in order, so there is nothing to match. Whatever breaks the order (no answer in time, a closed
 socket, an answer that makes no sense) ends the connection, fails everything that waits and begins a new one.
@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import hiredis
@@ -20,6 +21,7 @@ from penstock.stores.redis_address import Address
 MOST_WAITING: Final = 10_000  # commands without an answer; beyond that Redis counts as gone
 FIRST_PAUSE: Final = 0.05  # seconds before connecting again, doubled each time up to LAST_PAUSE
 LAST_PAUSE: Final = 2.0
+LATE: Final = 0.002  # seconds that what nobody waits for may wait for company
 # Answers after which the same command may succeed: on this server later, or on the one that takes its place.
 PASSING: Final = (
     "NOSCRIPT",
@@ -34,6 +36,12 @@ PASSING: Final = (
 )
 
 Answer = Callable[[object], None]  # is called with the reply, a `hiredis.ReplyError` or a `RedisGone`
+
+
+def packed(*words: str | bytes | int) -> bytes:
+    """A command as Redis reads it."""
+    command: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub wants one item
+    return command
 
 
 class RedisGone(Exception):
@@ -72,26 +80,19 @@ class Redis:
             return False
         return True
 
-    def send(self, command: tuple[str | bytes | int, ...], answer: Answer) -> None:
-        """`answer` is called exactly once, from the event loop. Raises `RedisGone` when nothing was sent."""
+    def send(self, command: bytes, answer: Answer, *, late: bool = False) -> None:
+        """`command` is as `packed` makes it. `answer` is called exactly once, from the event loop. `late`: nobody waits
+        for it. Raises `RedisGone` when nothing was sent.
+        """
         if self._connection is None:
             raise RedisGone("not connected")
-        self._connection.send(hiredis.pack_command(command), answer)  # type: ignore[arg-type]  # its stub wants one item
+        self._connection.send(command, answer, late)
 
-    async def call(self, *command: str | bytes | int) -> Any:
-        """Raises `RedisGone` and `hiredis.ReplyError`."""
-        future: asyncio.Future[object] = self._loop.create_future()
-
-        def answer(reply: object) -> None:
-            if future.done():  # the caller has left
-                return
-            if isinstance(reply, Exception):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
-
-        self.send(command, answer)
-        return await future
+    def call(self, command: bytes) -> asyncio.Future[Any]:
+        """Its result, `RedisGone` or `hiredis.ReplyError`. Raises `RedisGone` when nothing was sent."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.send(command, partial(_resolve, future))
+        return future
 
     def renew(self) -> None:
         """Break off and connect again: what waits is `RedisGone`."""
@@ -139,6 +140,15 @@ class Redis:
             await self._loop.create_connection(lambda: connection, to.host, to.port, ssl=tls)
 
 
+def _resolve(future: asyncio.Future[Any], reply: object) -> None:
+    if future.done():  # the caller has left
+        return
+    if isinstance(reply, Exception):
+        future.set_exception(reply)
+    else:
+        future.set_result(reply)
+
+
 class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, on_lost: Callable[[_Connection], None]) -> None:
         self._loop = loop
@@ -148,6 +158,8 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self._waiting: deque[tuple[float, Answer]] = deque()
         self._out: list[bytes] = []
+        self._soon = False  # they go out in this turn of the loop
+        self._late = False  # or within LATE
         self._look: asyncio.TimerHandle | None = None
         self.lost: asyncio.Future[None] = loop.create_future()
 
@@ -158,13 +170,18 @@ class _Connection(asyncio.Protocol):
             await self._ask("SELECT", address.database)
         await self._ask("PING")
 
-    def send(self, packed: bytes, answer: Answer) -> None:
+    def send(self, command: bytes, answer: Answer, late: bool) -> None:
         if self.lost.done() or len(self._waiting) >= MOST_WAITING:
             raise RedisGone("too many commands wait for an answer" if self._waiting else "not connected")
         self._waiting.append((self._loop.time(), answer))
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(packed)
+        self._out.append(command)
+        if not late:
+            if not self._soon:
+                self._soon = True
+                self._loop.call_soon(self._flush)
+        elif not (self._soon or self._late):
+            self._late = True
+            self._loop.call_later(LATE, self._flush_late)
         if self._look is None:
             self._look = self._loop.call_later(self._timeout, self._look_at_the_clock)
 
@@ -196,14 +213,16 @@ class _Connection(asyncio.Protocol):
         self._end(RedisGone(str(error or "Redis closed the connection")))
 
     async def _ask(self, *command: str | int) -> None:
-        future: asyncio.Future[object] = self._loop.create_future()
-        packed = hiredis.pack_command(command)  # type: ignore[arg-type]
-        self.send(packed, lambda reply: None if future.done() else future.set_result(reply))
-        reply = await future
-        if isinstance(reply, Exception):
-            raise reply
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.send(packed(*command), partial(_resolve, future), late=False)
+        await future
+
+    def _flush_late(self) -> None:
+        self._late = False
+        self._flush()
 
     def _flush(self) -> None:
+        self._soon = False
         if self._out and not self._transport.is_closing():
             self._transport.write(b"".join(self._out))
         self._out.clear()

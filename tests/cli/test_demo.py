@@ -1,6 +1,7 @@
 """`make demo`, without make: what a newcomer sees first."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -42,7 +43,9 @@ def test_the_demo_shows_something_and_stops_by_itself():
     assert "from local/" in out
     assert f"curl -N http://127.0.0.1:{port}/v1/chat/completions" in out
     assert "from openai import OpenAI" in out
+    assert re.search(r"Look inside: http://127\.0\.0\.1:\d+/console\nSign in with the key sk-pen-\w+-\w+ ", out)
     assert "Traceback" not in out + err
+    assert "A request of the traffic failed" not in err
 
 
 @pytest.mark.journey

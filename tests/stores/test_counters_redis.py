@@ -13,7 +13,7 @@ from penstock.limits.bucket import LOWS
 from penstock.limits.charges import Charge, Granted, Kind, Unseeded
 from penstock.stores.base import CountersUnavailable
 from penstock.stores.counters_redis import IN_FLIGHT, RedisCounters
-from penstock.stores.redis import Redis
+from penstock.stores.redis import Redis, packed
 from penstock.stores.redis_address import Address, parse_url
 from tests.stores.redis_server import Line, redis_server
 
@@ -300,8 +300,8 @@ def test_a_redis_that_forgot_everything_forgets_no_budget(redis_url):
     async def story(line, redis):
         held = await redis.reserve("a", (MONEY, SLOT))
         admin = await another(redis_url)
-        await admin.call("FLUSHALL")
-        await admin.call("SCRIPT", "FLUSH")
+        await admin.call(packed("FLUSHALL"))
+        await admin.call(packed("SCRIPT", "FLUSH"))
         with pytest.raises(CountersUnavailable, match="NOSCRIPT"):  # once: the scripts are brought with the connection
             await redis.reserve("b", (MONEY,))
         redis.settle(held, [70, 1])
@@ -319,10 +319,10 @@ def test_what_redis_refuses_for_good_is_counted_as_lost(redis_url):
         granted = await redis.reserve("a", (MONEY,))
         admin = await another(redis_url)
         key = redis._counter + MONEY.counter
-        await admin.call("DEL", key)
-        await admin.call("SADD", key, "not a counter")  # MGET sees nothing, SET would replace it
-        await admin.call("DEL", redis._open)
-        await admin.call("SET", redis._open, "not a hash")
+        await admin.call(packed("DEL", key))
+        await admin.call(packed("SADD", key, "not a counter"))  # MGET sees nothing, SET would replace it
+        await admin.call(packed("DEL", redis._open))
+        await admin.call(packed("SET", redis._open, "not a hash"))
         redis.settle(granted, [70])
         await confirmed(redis)
         assert redis.lost == 1
@@ -336,12 +336,12 @@ def test_keys_do_not_stay_for_ever(redis_url):
         redis.settle(await redis.reserve("a", (MONEY, SLOT, TOKENS)), [70, 1, 50])
         await confirmed(redis)
         admin = await another(redis_url)
-        keys = await admin.call("KEYS", redis._counter + "*")
+        keys = await admin.call(packed("KEYS", redis._counter + "*"))
         assert len(keys) == 3
         for key in keys:
-            assert 0 < await admin.call("TTL", key) <= 2 * 86_400
-        assert 0 < await admin.call("TTL", redis._holder) <= 7 * 86_400
-        assert await admin.call("EXISTS", redis._open, redis._due) == 0
+            assert 0 < await admin.call(packed("TTL", key)) <= 2 * 86_400
+        assert 0 < await admin.call(packed("TTL", redis._holder)) <= 7 * 86_400
+        assert await admin.call(packed("EXISTS", redis._open, redis._due)) == 0
         await admin.close()
 
     through_a_line(redis_url, story)
@@ -356,19 +356,19 @@ async def another(url):
 def test_a_password_is_given(redis_url):
     async def main():
         admin = await another(redis_url)
-        await admin.call("CONFIG", "SET", "requirepass", "s3cret")
+        await admin.call(packed("CONFIG", "SET", "requirepass", "s3cret"))
         try:
             stranger = Redis(parse_url(redis_url))
             assert not await stranger.wait_connected(0.05)
             await stranger.close()
             friend = Redis(parse_url(redis_url.replace("//", "//:s3cret@") + "/3"))
             assert await friend.wait_connected(5)
-            await friend.call("SET", "here", "1")
-            await admin.call("SELECT", 3)
-            assert await admin.call("GET", "here") == b"1"
+            await friend.call(packed("SET", "here", "1"))
+            await admin.call(packed("SELECT", 3))
+            assert await admin.call(packed("GET", "here")) == b"1"
             await friend.close()
         finally:
-            await admin.call("CONFIG", "SET", "requirepass", "")
+            await admin.call(packed("CONFIG", "SET", "requirepass", ""))
             await admin.close()
 
     asyncio.run(main())
