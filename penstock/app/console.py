@@ -20,8 +20,8 @@ from penstock.app.worker import Worker
 from penstock.app.workers import Workers
 from penstock.config.schema import Config
 from penstock.config.units import n_bytes, seconds
-from penstock.console.desk import Desk
-from penstock.console.reports import Shown
+from penstock.console.desk import Desk, InFlight
+from penstock.console.reports import OpenSeen, Shown
 from penstock.console.through import GatewayAddress
 from penstock.core.clock import Clock
 from penstock.stores.base import StoreFailed
@@ -36,6 +36,23 @@ MOST_CHANGES: Final = 50
 ALONE: Final = "worker-0"
 
 _DIGEST: Final = re.compile(r"\b[0-9a-fA-F]{64}\b")
+
+
+class OneWorker:
+    """What is in flight, where there is only this worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def look(self, only: Mapping[str, str], most: int) -> list[OpenSeen | None]:
+        return [self._worker.look(only, most)]
+
+    async def cancel(self, id: str) -> bool:
+        return self._worker.gateway.cancel(id)
+
+
+_one: type[InFlight] = OneWorker
+_many: type[InFlight] = Workers
 
 
 class ConsoleDesk:
@@ -82,11 +99,13 @@ class ConsoleDesk:
 
     def follow_one(self, worker: Worker) -> None:
         self._alone = worker
+        self.desk.in_flight = OneWorker(worker)
         self._spawn(self._hear(worker))
         self._spawn(self._count(lambda: self.desk.counted(worker.snapshot())))
 
     def follow_many(self, workers: Workers) -> None:
         workers.listener = self.desk
+        self.desk.in_flight = workers
         self._spawn(self._count(lambda: self.desk.counted(workers.numbers())))
 
     def metrics(self, registry: Registry) -> None:

@@ -18,9 +18,11 @@ from penstock.config.units import instant
 from penstock.console import acts, questions
 from penstock.console.acts import MAX_CONFIG, Answer, Asked, Body, CostsView, Flowing, House
 from penstock.console.bodies import ConfigText
-from penstock.console.desk import Desk
+from penstock.console.desk import Desk, InFlight
 from penstock.console.lines import detail, line
+from penstock.console.open_requests import FILTERS, MOST_OPEN
 from penstock.console.refusals import Denied
+from penstock.console.reports import OpenRequest
 from penstock.console.roles import ROLES, Act
 from penstock.console.routes import Of, Route
 from penstock.console.signals import WINDOWS
@@ -58,6 +60,8 @@ def features(house: House) -> tuple[str, ...]:
         found += ["overview", "live", "fleet"]
         if house.desk.outcomes is not None:
             found.append("requests")
+        if house.desk.in_flight is not None:
+            found.append("open")
     if house.gateway is not None:
         found += ["explain", "playground"]
     if house.watch is not None:
@@ -119,6 +123,30 @@ async def live(house: House, asked: Asked) -> Answer:
             exchange.respond(error.status, error.body())
 
     return Answer(Flowing(run))
+
+
+async def open_now(house: House, asked: Asked) -> Answer:
+    """`n` are there, of which `items` are the oldest; `silent` workers did not say."""
+    only = {name: value for name, value in asked.query.items() if value}
+    said = await _in_flight(house).look(only, MOST_OPEN)
+    seen = [one for one in said if one is not None]
+    items = sorted((one for part in seen for one in part.requests), key=lambda one: one.at)[:MOST_OPEN]
+    n = sum(part.n for part in seen)
+    return Answer({"at": house.clock.wall(), "items": items, "n": n, "silent": len(said) - len(seen)})
+
+
+async def cancel(house: House, asked: Asked) -> Answer:
+    in_flight, org = _in_flight(house), asked.principal.org
+    only = {"id": asked.path["id"]} | ({"org": org} if org else {})
+    found = [one for part in await in_flight.look(only, 1) if part is not None for one in part.requests]
+    if not found:
+        raise Denied(404, "not_found", "this request is not in flight, or no longer")
+    one = found[0]
+    detail = {"model": one.model, "org": one.org, "key_id": one.key_id, "replica": one.replica, "stage": one.stage}
+    await house.audit.append(int(house.clock.wall() * 1e6), asked.by, "request.cancel", one.id, detail)
+    if not await in_flight.cancel(one.id):
+        raise Denied(409, "too_late", "it has ended by itself")
+    return Answer(one)
 
 
 async def fleet(house: House, asked: Asked) -> Answer:
@@ -250,6 +278,13 @@ def _outcomes(house: House) -> Outcomes:
     return kept
 
 
+def _in_flight(house: House) -> InFlight:
+    in_flight = _desk(house).in_flight
+    if in_flight is None:
+        raise Denied(404, "not_there", "this server does not see what is in flight")
+    return in_flight
+
+
 def _through(house: House) -> Through:
     if house.gateway is None:
         raise Denied(404, "not_there", "this server knows no way to its gateway")
@@ -295,6 +330,14 @@ VIEWS: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/live", act=Act.SEE_REQUESTS, of=Of.QUERY, summary="As they end.", run=live,
         answer=_JSON, query=questions.REQUESTS, flows=True,
+    ),
+    Route(
+        method="GET", path="/open", act=Act.SEE_REQUESTS, of=Of.QUERY, summary="What is in flight now.", run=open_now,
+        answer=_JSON, query=FILTERS,
+    ),
+    Route(
+        method="POST", path="/requests/{id}/cancel", act=Act.CANCEL_REQUESTS, of=Of.ANYBODY, summary="End one.",
+        run=cancel, answer=OpenRequest,
     ),
     Route(
         method="GET", path="/fleet", act=Act.SEE_REQUESTS, of=Of.HOUSE, summary="Models and replicas.", run=fleet,

@@ -16,7 +16,7 @@ from penstock.stores.ledger import SqlLedger
 from penstock.stores.outcomes import Outcomes
 from penstock.telemetry.metrics import Registry
 from tests.console.conftest import KEYS, ROLES, Console
-from tests.console.outcomes import HOSTILE, kept
+from tests.console.outcomes import HOSTILE, InFlight, kept, open_request
 
 AT = 1_800_000_000.0
 BODIES = {
@@ -39,6 +39,7 @@ def watched(loop, database, tmp_path):
     clock = ManualClock()
     store = loop.run(Outcomes.open(tmp_path / "kept.traces.db", clock))
     desk = Desk(clock, store)
+    desk.in_flight = InFlight([open_request("req_open", org="globex")])
     desk.counted(Registry().snapshot())
     desk.ended(
         Ended(
@@ -120,12 +121,20 @@ def test_no_text_in_a_query_or_path_breaks_a_view(watched, view, text):
         assert reply.status in (200, 400), reply.text
         assert b"<script>" not in reply.text or reply.headers["x-content-type-options"] == "nosniff"
     if "{id}" in view.path:
-        assert ask(watched, view.path.format(id=value)).status in (404, 400)
+        assert ask(watched, view.path.format(id=value), method=view.method).status in (404, 400)
     assert ask(watched, f"{view.path.format(id='x')}?nobody={value}").status in (400, 405)
 
 
 def test_me_says_what_is_there(watched):
-    assert set(ask(watched, "/me").json["features"]) == {"costs", "config", "overview", "live", "fleet", "requests"}
+    assert set(ask(watched, "/me").json["features"]) == {
+        "costs",
+        "config",
+        "overview",
+        "live",
+        "fleet",
+        "requests",
+        "open",
+    }
 
 
 def test_requests_are_listed_the_newest_first_and_filtered(watched):
