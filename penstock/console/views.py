@@ -314,7 +314,10 @@ def _cell(value: str | int | None) -> str:
 
 
 VIEWS: Final[tuple[Route, ...]] = (
-    Route(method="GET", path="/me", act=Act.LOOK, of=Of.ANYBODY, summary="Who is logged in.", run=me, answer=_JSON),
+    Route(
+        method="GET", path="/me", act=Act.LOOK, of=Of.ANYBODY, summary="Who is logged in; null: nobody.", run=me,
+        answer=_JSON, greets=True,
+    ),
     Route(
         method="GET", path="/overview", act=Act.LOOK, of=Of.HOUSE, summary="Golden signals.", run=overview,
         answer=_JSON, query={"window": "", "model": ""},

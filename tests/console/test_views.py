@@ -72,7 +72,10 @@ def of(view, console, **more):
 def test_no_view_is_open(watched, view):
     for key in (None, "sk-wrong"):
         reply = of(view, watched, key=key)
-        assert (reply.status, reply.code) == (401, "unauthorized")
+        if view.greets and key is None:
+            assert (reply.status, reply.json) == (200, None)
+        else:
+            assert (reply.status, reply.code) == (401, "unauthorized")
 
 
 @each_view
@@ -123,6 +126,14 @@ def test_no_text_in_a_query_or_path_breaks_a_view(watched, view, text):
     if "{id}" in view.path:
         assert ask(watched, view.path.format(id=value), method=view.method).status in (404, 400)
     assert ask(watched, f"{view.path.format(id='x')}?nobody={value}").status in (400, 405)
+
+
+def test_nobody_is_greeted_but_by_one_view_and_a_cookie_that_is_over_is_nobodys(watched):
+    assert [view.path for view in VIEWS if view.greets] == ["/me"]
+    over = ask(watched, "/me", key=None, cookie="penstock_console=of-yesterday")
+    assert (over.status, over.json) == (200, None)
+    assert ask(watched, "/requests", key=None, cookie="penstock_console=of-yesterday").status == 401
+    assert ask(watched, "/me", key="sk-wrong").status == 401
 
 
 def test_me_says_what_is_there(watched):

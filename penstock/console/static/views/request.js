@@ -19,7 +19,7 @@ export function Request({ id }) {
   const answer = useAsk(`${CONSOLE}/requests/${encodeURIComponent(id)}`);
   const { value } = answer;
   const tries = useRef(0);
-  const soon = answer.error?.status === 404 && tries.current < TRIES; // what ended just now is being written
+  const soon = answer.error?.status === 404 && tries.current < TRIES; // what ended just now is on its way from its worker
   useEffect(() => {
     if (!soon || answer.loading) return undefined;
     tries.current += 1;
