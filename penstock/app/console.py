@@ -6,7 +6,6 @@ There is one, in the process that has the port. It is there for the store alone 
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -20,7 +19,9 @@ from penstock.app.worker import Worker
 from penstock.app.workers import Workers
 from penstock.config.schema import Config
 from penstock.config.units import n_bytes, seconds
+from penstock.console.acts import ConfigView
 from penstock.console.desk import Desk, InFlight
+from penstock.console.masked import Masked
 from penstock.console.reports import OpenSeen, Shown
 from penstock.console.through import GatewayAddress
 from penstock.core.clock import Clock
@@ -28,14 +29,11 @@ from penstock.stores.base import StoreFailed
 from penstock.stores.outcomes import Outcomes, Retention
 from penstock.telemetry.catalogue import Metric
 from penstock.telemetry.metrics import Labels, Registry
-from penstock.telemetry.redact import redact
 from penstock.telemetry.spans import Served
 
 COUNT_EVERY: Final = 1.0  # seconds between looks at what has been counted
 MOST_CHANGES: Final = 50
 ALONE: Final = "worker-0"
-
-_DIGEST: Final = re.compile(r"\b[0-9a-fA-F]{64}\b")
 
 
 class OneWorker:
@@ -160,22 +158,24 @@ class ConsoleDesk:
 
 
 class ConfigShown:
-    """What is served and what reloads have changed, for people."""
+    """What is served and what reloads have changed, for people: a `ConfigView`."""
 
     def __init__(self, source: ConfigSource, version: Callable[[], int], clock: Clock) -> None:
         self._source, self._version, self._clock = source, version, clock
         self._loaded_at = clock.wall()
-        self._text = source.text
+        self.masked = Masked(source.text)
         self._changes: deque[tuple[int, float, tuple[str, ...]]] = deque(maxlen=MOST_CHANGES)
 
     def changed(self, version: int, lines: Iterable[str]) -> None:
-        self._loaded_at, self._text = self._clock.wall(), self._source.text
+        self._loaded_at, self.masked = self._clock.wall(), Masked(self._source.text)
         self._changes.appendleft((version, self._loaded_at, tuple(lines)))
 
     def shown(self) -> Shown:
         path = self._source.name if self._source.is_file else None
-        text = _DIGEST.sub("(a digest)", redact(self._text))
-        return Shown(self._version(), path, self._loaded_at, text, tuple(self._changes))
+        return Shown(self._version(), path, self._loaded_at, self.masked.text, tuple(self._changes))
+
+
+_shown: type[ConfigView] = ConfigShown
 
 
 def gateway_address(bound: socket.socket, certificate: str) -> GatewayAddress:

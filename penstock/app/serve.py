@@ -304,7 +304,7 @@ class House:
                     counters=counters,
                     desk=None if self._desk is None else self._desk.desk,
                     gateway=gateway_address(sockets[0], worker_options.certificate),
-                    shown=self._shown.shown,
+                    shown=self._shown,
                     watch=levels,
                     on_login=lambda result: registry.counter("penstock_console_logins_total").labels(result).inc(),
                 )

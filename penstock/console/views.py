@@ -20,6 +20,7 @@ from penstock.console.acts import MAX_CONFIG, Answer, Asked, Body, CostsView, Fl
 from penstock.console.bodies import ConfigText
 from penstock.console.desk import Desk, InFlight
 from penstock.console.lines import detail, line
+from penstock.console.masked import Masked
 from penstock.console.open_requests import FILTERS, MOST_OPEN
 from penstock.console.refusals import Denied
 from penstock.console.reports import OpenRequest
@@ -194,7 +195,7 @@ async def costs_csv(house: House, asked: Asked) -> Answer:
 async def config(house: House, asked: Asked) -> Answer:
     if house.shown is None:
         raise Denied(404, "not_there", "this server shows no configuration")
-    shown = house.shown()
+    shown = house.shown.shown()
     changes = [{"version": version, "at": at, "lines": lines} for version, at, lines in shown.changes]
     return Answer(msgspec.structs.asdict(shown) | {"changes": changes})
 
@@ -203,11 +204,16 @@ async def check_config(house: House, asked: Asked) -> Answer:
     text = asked.into(ConfigText).text
     if len(text) > MAX_CONFIG:
         raise Invalid(Fault("text", f"has more than {MAX_CONFIG:,} characters"))
+    masked = Masked("") if house.shown is None else house.shown.masked
     try:
-        wanted = await asyncio.to_thread(load, text, "penstock.yaml")
+        wanted = await asyncio.to_thread(load, masked.complete(text), "penstock.yaml")
     except ConfigError as error:
-        return Answer({"good": False, "problems": error.problems[: acts.MOST_PROBLEMS], "diff": []})
-    return Answer({"good": True, "problems": [], "diff": differences(house.config(), wanted)})
+        some = error.problems[: acts.MOST_PROBLEMS]
+        problems = [
+            msgspec.structs.replace(one, path=masked.hide(one.path), message=masked.hide(one.message)) for one in some
+        ]
+        return Answer({"good": False, "problems": problems, "diff": []})
+    return Answer({"good": True, "problems": [], "diff": [*map(masked.hide, differences(house.config(), wanted))]})
 
 
 async def playground(house: House, asked: Asked) -> Answer:

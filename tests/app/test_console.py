@@ -153,7 +153,9 @@ def test_the_configuration_is_shown_as_it_is_served_and_what_reloads_changed(tmp
 
             async def use(server: Running) -> None:
                 shown = json.loads((await ask(server, "/api/config"))[1])
-                assert "served: small" in shown["text"] and "(a digest)" in shown["text"] and not shown["changes"]
+                assert "served: small" in shown["text"] and "(digest 1)" in shown["text"] and not shown["changes"]
+                _, told = await ask(server, "/api/config/check", {"text": shown["text"]})
+                assert json.loads(told) == {"good": True, "problems": [], "diff": []}
                 reload(path, text(engine, more=KEYS + ADMIN).replace("served: small", "served: large"))
                 shown = await until(server, "/config", lambda found: found["changes"])
                 assert shown["version"] == 2 == shown["changes"][0]["version"]

@@ -1,11 +1,13 @@
 """What the console's pages ask for: who may, what they get, and that nothing they or callers write breaks it."""
 
 import json
+import re
 
 import pytest
 
 from penstock.console import views
 from penstock.console.desk import Desk
+from penstock.console.masked import Masked
 from penstock.console.reports import Ended, Shown
 from penstock.console.roles import ROLES as ACTS_OF
 from penstock.console.routes import Of
@@ -15,10 +17,11 @@ from penstock.stores.entry import Entry
 from penstock.stores.ledger import SqlLedger
 from penstock.stores.outcomes import Outcomes
 from penstock.telemetry.metrics import Registry
-from tests.console.conftest import KEYS, ROLES, Console
+from tests.console.conftest import FILE, KEYS, ROLES, Console
 from tests.console.outcomes import HOSTILE, InFlight, kept, open_request
 
 AT = 1_800_000_000.0
+DIGEST = re.compile(r"[0-9a-f]{64}")
 BODIES = {
     "/explain": {"body": {"model": "chat"}},
     "/config/check": {"text": "models: {}"},
@@ -31,6 +34,16 @@ each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view.meth
 def new_url(tmp_path):
     """SQLite alone: what differs between databases is tested where they are asked."""
     return lambda: str(tmp_path / "books.db")
+
+
+class Configured:
+    """A file that is served."""
+
+    def __init__(self, text):
+        self.masked = Masked(text)
+
+    def shown(self):
+        return Shown(3, "penstock.yaml", AT, self.masked.text, ((3, AT, ("~ model chat",)),))
 
 
 @pytest.fixture
@@ -51,8 +64,7 @@ def watched(loop, database, tmp_path):
         )
     )
     loop.run(store.write())
-    shown = Shown(3, "penstock.yaml", AT, "models: {}", ((3, AT, ("~ model chat",)),))
-    console = Console(loop, database, desk=desk, shown=lambda: shown)
+    console = Console(loop, database, desk=desk, shown=Configured("models: {}"))
     console.desk = desk
     yield console
     loop.run(store.close())
@@ -247,14 +259,48 @@ def test_the_configuration_is_shown_with_what_changed(watched):
 
 
 def test_a_dry_run_says_what_would_be_different_and_changes_nothing(watched):
-    from tests.console.conftest import FILE
-
     text = FILE.replace("requests: 60/m", "requests: 90/m")
     found = ask(watched, "/config/check", method="POST", body={"text": text}).json
     assert found["good"] and found["diff"] == ["~ limits.calm.requests: 60/m -> 90/m"]
     assert ask(watched, "/config/check", method="POST", body={"text": FILE}).json["diff"] == []
     wrong = ask(watched, "/config/check", method="POST", body={"text": "modles: {}"}).json
     assert not wrong["good"] and wrong["problems"] and wrong["diff"] == []
+
+
+def dry_run(console, text):
+    return ask(console, "/config/check", method="POST", body={"text": text})
+
+
+def test_what_is_shown_can_be_edited_and_tried_although_its_digests_are_hidden(loop, database):
+    console = Console(loop, database, shown=Configured(FILE))
+    shown = ask(console, "/config").json["text"]
+    assert DIGEST.search(shown) is None and "sha256: (digest 1)" in shown
+    same = dry_run(console, shown).json
+    assert same == {"good": True, "problems": [], "diff": []}
+    edited = shown.replace("requests: 60/m", "requests: 90/m")
+    edited = edited.replace("  - { id: filed", "  - { id: more, sha256: " + "cd" * 32 + " }\n  - { id: filed")
+    told = dry_run(console, edited)
+    assert "~ limits.calm.requests: 60/m -> 90/m" in told.json["diff"] and len(told.json["diff"]) == 2
+    assert DIGEST.search(told.text.decode()) is None, "nor is a digest told that was just written"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("id: filed, sha256: (digest 1)", "id: filed, sha256: (digest 1)x"),
+        ("id: filed, sha256: (digest 1)", "id: (digest 1), sha256: (digest 2)"),
+        ("id: filed, sha256: (digest 1)", "sha256: (digest 1)"),
+        ("requests: 60/m", "requests: (digest 1)"),
+        ("models: { chat:", "models: { (digest 1):"),
+        ("  - { id: filed, sha256: (digest 1), org: globex }", "  []"),
+    ],
+)
+def test_no_edit_makes_a_dry_run_tell_what_is_hidden(loop, database, old, new):
+    console = Console(loop, database, shown=Configured(FILE))
+    shown = ask(console, "/config").json["text"]
+    assert old in shown
+    told = dry_run(console, shown.replace(old, new)).text.decode()
+    assert not any(digest[:8] in told for digest in DIGEST.findall(FILE)), told
 
 
 # --- costs ---
