@@ -15,9 +15,12 @@ from penstock.app.options import BooksOptions
 from penstock.app.register import traces_file
 from penstock.app.reports import EVERY
 from penstock.app.source import ConfigSource
+from penstock.app.telemetry import served_by
 from penstock.app.worker import Worker
 from penstock.app.workers import Workers
+from penstock.config.prices import bundled, price_for
 from penstock.config.schema import Config
+from penstock.config.spec import PlaneSpec
 from penstock.config.units import n_bytes, seconds
 from penstock.console.acts import ConfigView
 from penstock.console.desk import Desk, InFlight
@@ -25,11 +28,13 @@ from penstock.console.masked import Masked
 from penstock.console.reports import OpenSeen, Shown
 from penstock.console.through import GatewayAddress
 from penstock.core.clock import Clock
+from penstock.core.outcome import Outcome
+from penstock.gateway.accounting import cost_of_answer
+from penstock.pricing.bill import UNPRICED, Cost
 from penstock.stores.base import StoreFailed
 from penstock.stores.outcomes import Outcomes, Retention
 from penstock.telemetry.catalogue import Metric
 from penstock.telemetry.metrics import Labels, Registry
-from penstock.telemetry.spans import Served
 
 COUNT_EVERY: Final = 1.0  # seconds between looks at what has been counted
 MOST_CHANGES: Final = 50
@@ -91,9 +96,10 @@ class ConsoleDesk:
             made._spawn(kept.run(tell))
         return made
 
-    def serves(self, served: Mapping[str, Served]) -> None:
-        """Who the deployments are, for the spans of their attempts."""
-        self.desk.served = dict(served)
+    def serves(self, spec: PlaneSpec) -> None:
+        """Who the deployments are and what they cost."""
+        self.desk.served = served_by(spec)
+        self.desk.bill = bills_of(spec)
 
     def follow_one(self, worker: Worker) -> None:
         self._alone = worker
@@ -176,6 +182,20 @@ class ConfigShown:
 
 
 _shown: type[ConfigView] = ConfigShown
+
+
+def bills_of(spec: PlaneSpec) -> Callable[[Outcome], Cost]:
+    """What an answer costs by the prices of this plane."""
+    deployments = {one.name: one for one in spec.deployments}
+
+    def bill(outcome: Outcome) -> Cost:
+        one = deployments.get(outcome.deployment)
+        if one is None or not (one.provider or one.price):
+            return UNPRICED
+        price = price_for(one, outcome.model, bundled())
+        return cost_of_answer(outcome.usage, outcome.usage_source, price, outcome.received_at)
+
+    return bill
 
 
 def gateway_address(bound: socket.socket, certificate: str) -> GatewayAddress:

@@ -7,7 +7,7 @@ and the state of replicas as their last look. Counts are exact; single requests 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from penstock.console.feed import Feed
@@ -16,6 +16,8 @@ from penstock.console.lines import line
 from penstock.console.reports import Ended, FleetSeen, OpenSeen
 from penstock.console.signals import STEPS, Signals
 from penstock.core.clock import Clock
+from penstock.core.outcome import Outcome
+from penstock.pricing.bill import UNPRICED, Cost
 from penstock.stores.outcomes import Outcomes
 from penstock.telemetry.catalogue import CATALOGUE, Metric
 from penstock.telemetry.metrics import Snapshot
@@ -47,6 +49,7 @@ class Desk:
         self.signals = Signals(catalogue, None if outcomes is None else outcomes.offer_signals)
         self.feed = Feed(self.now)
         self.served: dict[str, Served] = {}  # by deployment
+        self.bill: Callable[[Outcome], Cost] = _unpriced  # what an answer would cost now
         self.in_flight: InFlight | None = None
         self.n_left_out = 0  # requests that ended and were not sent, being nothing special
         self._recent: deque[tuple[float, str, bool, float | None, float]] = deque(maxlen=MOST_RECENT)
@@ -137,6 +140,10 @@ class Desk:
             }
             for name, (counts, times) in sums.items()
         }
+
+
+def _unpriced(outcome: Outcome) -> Cost:
+    return UNPRICED
 
 
 def _quantile(weighted: list[tuple[float, float]], q: float) -> float | None:

@@ -111,7 +111,8 @@ async def request(house: House, asked: Asked) -> Answer:
     found: Kept | None = await kept.find(asked.path["id"])
     if found is None or (asked.principal.org and found.outcome.tenant != asked.principal.org):
         raise Denied(404, "not_found", "this request is not kept, or no longer")
-    return Answer(detail(found, _desk(house).served, await kept.around(found.outcome)))
+    desk = _desk(house)
+    return Answer(detail(found, desk.served, await kept.around(found.outcome), desk.bill(found.outcome)))
 
 
 async def live(house: House, asked: Asked) -> Answer:
@@ -152,6 +153,14 @@ async def cancel(house: House, asked: Asked) -> Answer:
 
 async def fleet(house: House, asked: Asked) -> Answer:
     return Answer(_desk(house).fleet_told())
+
+
+async def models(house: House, asked: Asked) -> Answer:
+    """Those that may be asked here; of an organisation, those that it may use."""
+    org = asked.query.get("org", "")
+    allowed = (await house.tenancy.tenant(org)).models if org else None
+    there = _desk(house).fleet.models()
+    return Answer({"items": [one for one in there if allowed is None or one.name in allowed]})
 
 
 async def explain(house: House, asked: Asked) -> Answer:
@@ -351,6 +360,10 @@ VIEWS: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/fleet", act=Act.SEE_REQUESTS, of=Of.HOUSE, summary="Models and replicas.", run=fleet,
         answer=_JSON,
+    ),
+    Route(
+        method="GET", path="/models", act=Act.SEE_REQUESTS, of=Of.QUERY, summary="What may be asked.", run=models,
+        answer=_JSON, query={"org": "Those that it may use."},
     ),
     Route(
         method="POST", path="/explain", act=Act.SEE_REQUESTS, of=Of.ANYBODY, summary="Where it would go.", run=explain,

@@ -3,16 +3,18 @@
 import json
 import re
 
+import msgspec
 import pytest
 
 from penstock.console import views
 from penstock.console.desk import Desk
 from penstock.console.masked import Masked
-from penstock.console.reports import Ended, Shown
+from penstock.console.reports import Ended, FleetSeen, ModelSeen, Shown
 from penstock.console.roles import ROLES as ACTS_OF
 from penstock.console.routes import Of
 from penstock.console.views import VIEWS
 from penstock.core.clock import ManualClock
+from penstock.pricing.bill import Cost, Part
 from penstock.stores.entry import Entry
 from penstock.stores.ledger import SqlLedger
 from penstock.stores.outcomes import Outcomes
@@ -133,7 +135,7 @@ def test_no_text_in_a_query_or_path_breaks_a_view(watched, view, text):
     value = quote(text, safe="")
     for name in view.query:
         reply = ask(watched, f"{view.path.format(id='x')}?{quote(name.replace('*', text or 'x'), safe='')}={value}")
-        assert reply.status in (200, 400), reply.text
+        assert reply.status in (200, 400, 404), reply.text
         assert b"<script>" not in reply.text or reply.headers["x-content-type-options"] == "nosniff"
     if "{id}" in view.path:
         assert ask(watched, view.path.format(id=value), method=view.method).status in (404, 400)
@@ -208,6 +210,36 @@ def test_every_field_of_a_receipt_is_told(watched):
     from penstock.core.outcome import Outcome
 
     assert set(ask(watched, "/requests/req_a").json["outcome"]) == set(Outcome.__struct_fields__)
+
+
+def test_what_each_class_of_tokens_cost_is_told_where_prices_are_those_of_then(watched):
+    assert ask(watched, "/requests/req_a").json["cost"] is None
+    bill = Cost(1_000, (Part("input", 10, 40_000), Part("output", 20, 30_000)))
+    watched.desk.bill = lambda outcome: bill
+    found = ask(watched, "/requests/req_a").json["cost"]
+    assert found == [
+        {"what": "input", "amount": 10, "nanos_per_million": 40_000_000, "nanos": 400},
+        {"what": "output", "amount": 20, "nanos_per_million": 30_000_000, "nanos": 600},
+    ]
+    assert sum(one["nanos"] for one in found) == ask(watched, "/requests/req_a").json["outcome"]["cost_nanos"]
+    bill = msgspec.structs.replace(bill, nanos=999)
+    assert ask(watched, "/requests/req_a").json["cost"] is None, "it was paid otherwise"
+
+
+def test_the_models_of_an_organisation_are_those_that_it_may_use(loop, database):
+    desk = Desk(ManualClock())
+    models = tuple(ModelSeen(name, ("a",), ("chat.completions",)) for name in ("chat", "embed"))
+    text = FILE.replace("organisations: { acme: {", "organisations: { acme: { models: [chat],")
+    console = Console(loop, database, text, desk=desk)
+
+    def names(path="/models", **more):
+        return [one["name"] for one in ask(console, path, **more).json["items"]]
+
+    assert names() == []
+    desk.seen("worker-0", FleetSeen(desk._clock.wall(), 1, 0, models, (), ()))
+    assert names() == ["chat", "embed"] == names("/models?org=globex")
+    assert names(key=KEYS["acme"]) == ["chat"]
+    assert ask(console, "/models?org=globex", key=KEYS["acme"]).status == 404
 
 
 def test_a_request_that_is_not_kept_is_not_there(watched):

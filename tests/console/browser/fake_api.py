@@ -134,6 +134,9 @@ class FakeApi:
             "/console/api/requests": lambda: self.world.requests(query),
             "/console/api/open": lambda: self._open(query),
             "/console/api/fleet": self.world.fleet,
+            "/console/api/models": lambda: {
+                "items": [one for one in self.world.fleet()["models"] if not self.org or one["name"] != "chat-large"]
+            },
             "/console/api/explain": lambda: self.world.explain(body["body"]),
             "/console/api/costs": lambda: self.costs(query),
             "/console/api/config": self._config,

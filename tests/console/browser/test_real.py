@@ -130,7 +130,8 @@ def test_a_request_appears_while_somebody_looks_and_opens_with_its_times(eye: Ey
     fall = eye.page.locator(".fall").inner_text()
     assert "Admission" in fall and "Try 1: tiny/0" in fall and "Tokens" in fall
     assert request in eye.page.locator("main").inner_text()
-    eye.allow("404", at_least=0)  # it had not been written when it was first asked for
+    used = eye.page.locator("table.used").inner_text()
+    assert "Per million" in used and "$0.15" in used and "$0.60" in used
 
 
 def test_the_list_holds_every_request_that_was_sent(eye: Eye, real: Real):

@@ -280,3 +280,28 @@ def test_a_ledger_with_nothing_in_it_says_so_instead_of_zeroes_without_words(eye
     eye.open("cost")
     eye.see("Nothing was used in this time")
     assert "$0" in eye.page.locator("dl.stats").inner_text()
+
+
+def test_a_replica_that_is_ejected_for_reasons_unknown_is_said_to_be_back(eye: Eye, api: FakeApi):
+    fleet = api.world.fleet()
+    ejected = fleet["deployments"][0]["replicas"][2]
+    assert ejected["ejected_why"] == "slow"
+    api.world.fleet = lambda: fleet  # type: ignore[method-assign]  # one that is kept, to be changed
+    for why, told in (("slow", "slower than its like; back in 24.0 s"), (None, "back in 24.0 s")):
+        ejected["ejected_why"] = why
+        eye.open("models")
+        eye.see("ejected")
+        assert eye.page.locator(".under").filter(has_text="back in").inner_text() == told
+
+
+def test_what_a_request_cost_is_told_by_class_or_why_it_is_not(eye: Eye, api: FakeApi):
+    one = next(one for one in api.world.outcomes if one["error"] is None and one["usage"]["cached_tokens"])
+    eye.open(f"requests/{one['request_id']}")
+    eye.see("Per million")
+    rows = eye.page.locator("table.used tbody th").all_inner_texts()
+    assert [row.strip() for row in rows] == ["input", "cached input", "output"]
+    whole = api.world.request(one["request_id"]) or {}
+    api.world.request = lambda id: whole | {"cost": None}  # type: ignore[method-assign]
+    eye.page.reload()
+    eye.see("What each class of tokens cost is not known")
+    assert "Per million" not in eye.page.locator("table.used").inner_text()

@@ -181,12 +181,13 @@ class World:
         fresh = usage["prompt_tokens"] - usage["cached_tokens"]
         classes = (
             ("input", fresh, ask),
-            ("cached", usage["cached_tokens"], ask / 10),
+            ("cached_input", usage["cached_tokens"], ask / 10),
             ("output", usage["completion_tokens"], answer),
         )
         cost = [
-            {"what": what, "tokens": n, "nanos_per_million": int(each * 1e6), "nanos": int(n * each)}
+            {"what": what, "amount": n, "nanos_per_million": int(each * 1e6), "nanos": int(n * each)}
             for what, n, each in classes
+            if n
         ]
         first, n = one["first_token_after"], usage["completion_tokens"]
         rng = Random(id)
