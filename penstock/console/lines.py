@@ -68,7 +68,6 @@ def detail(
         "trace": trace_of(one, served, kept=kept.why),
         "failure": failure,
         "cost": _parts(one, bill),
-        "tokens": None,
         "guards": [],
         "cache": None,
         "feedback": [],

@@ -146,6 +146,9 @@ def receipt(call: Call) -> tuple[Outcome, Cost]:
     duration = plane.clock.now() - call.received_at
     course, climb = call.course, call.climb
     first = None if answer is None else call.shown_at or answer.first_token_at
+    until = None  # the last token
+    if first is not None and last is not None and request is not None and request.stream:
+        until = to_microsecond(max(first, last.stream.progressed_at) - call.received_at)
     received_at = plane.clock.wall() - duration
     choice = None if tries is None else tries.choice
     deployment, cost, said = "", NOTHING, UNATTRIBUTED
@@ -194,5 +197,6 @@ def receipt(call: Call) -> tuple[Outcome, Cost]:
         sampled=call.trace[2],
         prompt_version=call.lineage[0],
         context=call.lineage[1],
+        last_token_after=until,
     )
     return outcome, cost

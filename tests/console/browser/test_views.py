@@ -126,6 +126,23 @@ def test_the_bars_of_a_request_lie_where_its_times_say(eye: Eye, api: FakeApi):
     assert bars[2] == pytest.approx((attempt["started_after"] / whole, first / whole), abs=0.01)
 
 
+def test_tokens_lie_between_the_first_and_the_last_and_silence_after_them_is_shown(eye: Eye, api: FakeApi):
+    outcome = next(
+        one for one in api.world.outcomes if one["error"] is None and one["duration"] - one["last_token_after"] > 0.7
+    )
+    eye.open(f"requests/{outcome['request_id']}")
+    eye.see("after the last token nothing came for 800 ms")
+    first, last, n = outcome["first_token_after"], outcome["last_token_after"], outcome["usage"]["completion_tokens"]
+    pace = (n - 1) / (last - first)
+    eye.see(f"{pace:.0f} per second on average" if pace >= 100 else f"{pace:.3g}")
+    bar = eye.page.eval_on_selector(
+        ".fall .lane.last .bar",
+        "bar => { const [lane, box] = [bar.parentElement, bar].map(one => one.getBoundingClientRect());"
+        " return [(box.left - lane.left) / lane.width, (box.right - lane.left) / lane.width]; }",
+    )
+    assert bar == pytest.approx((first / outcome["duration"], last / outcome["duration"]), abs=0.01)
+
+
 def test_an_id_that_is_not_kept_is_said_not_to_be_there(eye: Eye):
     eye.open("requests/req_none")
     eye.see("there is no such thing")

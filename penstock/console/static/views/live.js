@@ -105,7 +105,7 @@ function Open({ filters, me }) {
   ];
   const more = value.n - value.items.length;
   const note = [more > 0 ? `the oldest; ${count(more)} more` : "the oldest first", value.silent > 0 && `${value.silent} workers did not answer`].filter(Boolean).join("; ");
-  return html`<${Panel} title="Open" note=${value.items.length ? note : ""} flush>
+  return html`<${Panel} title="Open" class="short" note=${value.items.length ? note : ""} flush>
     ${value.items.length ? html`<${Table} label="Open requests" columns=${columns} rows=${value.items} id=${(row) => row.id} />` : html`<p class="muted in small">Nothing is in flight at this moment.</p>`}
     ${chosen && html`<${Stop} row=${chosen} close=${() => choose(null)} done=${() => { stop(new Set([...stopped, chosen.id])); choose(null); }} />`}
   </${Panel}>`;

@@ -38,7 +38,7 @@ export function Request({ id }) {
 function Detail({ found }) {
   const { line, outcome, failure } = found;
   const usage = outcome.usage;
-  const gap = outcome.first_token_after !== null && usage.completion_tokens > 1 ? (outcome.duration - outcome.first_token_after) / (usage.completion_tokens - 1) : null;
+  const gap = outcome.stream && outcome.first_token_after !== null && usage.completion_tokens > 1 ? ((outcome.last_token_after ?? outcome.duration) - outcome.first_token_after) / (usage.completion_tokens - 1) : null;
   return html`<div class="stack">
     <div class="tools"><${Status} line=${line} />${outcome.stream && html`<${Badge}>stream</${Badge}>`}${outcome.finish_reason && html`<${Badge}>finished: ${outcome.finish_reason}</${Badge}>`}
       ${line.why in KEPT && html`<${Badge} kind="accent">${KEPT[line.why]}</${Badge}>`}
