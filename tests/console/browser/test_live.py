@@ -59,6 +59,12 @@ def test_an_open_request_is_stopped_after_a_question_and_is_gone(eye: Eye, api: 
     assert [path for path, _ in api.acts] == [f"/console/api/requests/req_{0:024x}/cancel"]
 
 
+def test_where_nothing_is_open_that_is_said(eye: Eye, api: FakeApi):
+    api.open = []
+    eye.open("live")
+    eye.see("Nothing is in flight at this moment.")
+
+
 def test_who_may_not_stop_requests_sees_no_button_for_it(window: Opener, api: FakeApi):
     api.role = "viewer"
     eye = window()

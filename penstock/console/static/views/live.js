@@ -105,8 +105,8 @@ function Open({ filters, me }) {
   ];
   const more = value.n - value.items.length;
   const note = [more > 0 ? `the oldest; ${count(more)} more` : "the oldest first", value.silent > 0 && `${value.silent} workers did not answer`].filter(Boolean).join("; ");
-  return html`<${Panel} title="Open" class="short" note=${value.items.length ? note : ""} flush>
-    ${value.items.length ? html`<${Table} label="Open requests" columns=${columns} rows=${value.items} id=${(row) => row.id} />` : html`<p class="muted in small">Nothing is in flight at this moment.</p>`}
+  return html`<${Panel} title="Open" class="short" note=${value.items.length ? note : ""} flush=${value.items.length > 0}>
+    ${value.items.length ? html`<${Table} label="Open requests" columns=${columns} rows=${value.items} id=${(row) => row.id} />` : html`<p class="muted small">Nothing is in flight at this moment.</p>`}
     ${chosen && html`<${Stop} row=${chosen} close=${() => choose(null)} done=${() => { stop(new Set([...stopped, chosen.id])); choose(null); }} />`}
   </${Panel}>`;
 }
@@ -127,6 +127,6 @@ function Stop({ row, close, done }) {
     <dl class="facts"><dt>Request</dt><dd class="mono">${row.id}</dd><dt>Model</dt><dd>${row.model}</dd><dt>Key</dt><dd>${row.key_id || "–"}</dd><dt>So far</dt><dd>${whole(row.tokens)} tokens</dd></dl>
     <p class="muted">Its caller is told that an operator has cancelled it, what came so far is charged, and the audit log says that it was you.</p>
     ${fault && html`<${Fault} error=${fault} />`}
-    <div class="ends"><button onClick=${close}>Let it go on</button><button class="first danger" disabled=${busy} onClick=${cancel}>${busy ? "Stopping" : "Stop it"}</button></div>
+    <div class="ends"><button onClick=${close}>Let it go on</button><button class="danger" disabled=${busy} onClick=${cancel}>${busy ? "Stopping" : "Stop it"}</button></div>
   </${Dialog}>`;
 }
