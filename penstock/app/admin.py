@@ -12,9 +12,8 @@ from penstock.app.options import BooksOptions
 from penstock.app.source import ConfigSource
 from penstock.config.schema import Config
 from penstock.config.secrets import resolved
-from penstock.console.acts import Watch
+from penstock.console.acts import ConfigView, Watch
 from penstock.console.desk import Desk
-from penstock.console.reports import Shown
 from penstock.console.server import AdminServer, MissingExtra
 from penstock.console.through import GatewayAddress, Through
 from penstock.core.clock import Clock
@@ -48,7 +47,7 @@ async def serve_admin(
     counters: Counters,
     desk: Desk | None = None,
     gateway: GatewayAddress | None = None,
-    shown: Callable[[], Shown] | None = None,
+    shown: ConfigView | None = None,
     watch: Watch | None = None,
     on_login: Callable[[str], object] = str,
 ) -> AdminListener | None:

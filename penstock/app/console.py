@@ -6,7 +6,6 @@ There is one, in the process that has the port. It is there for the store alone 
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -16,26 +15,47 @@ from penstock.app.options import BooksOptions
 from penstock.app.register import traces_file
 from penstock.app.reports import EVERY
 from penstock.app.source import ConfigSource
+from penstock.app.telemetry import served_by
 from penstock.app.worker import Worker
 from penstock.app.workers import Workers
+from penstock.config.prices import bundled, price_for
 from penstock.config.schema import Config
+from penstock.config.spec import PlaneSpec
 from penstock.config.units import n_bytes, seconds
-from penstock.console.desk import Desk
-from penstock.console.reports import Shown
+from penstock.console.acts import ConfigView
+from penstock.console.desk import Desk, InFlight
+from penstock.console.masked import Masked
+from penstock.console.reports import OpenSeen, Shown
 from penstock.console.through import GatewayAddress
 from penstock.core.clock import Clock
+from penstock.core.outcome import Outcome
+from penstock.gateway.accounting import cost_of_answer
+from penstock.pricing.bill import UNPRICED, Cost
 from penstock.stores.base import StoreFailed
 from penstock.stores.outcomes import Outcomes, Retention
 from penstock.telemetry.catalogue import Metric
 from penstock.telemetry.metrics import Labels, Registry
-from penstock.telemetry.redact import redact
-from penstock.telemetry.spans import Served
 
 COUNT_EVERY: Final = 1.0  # seconds between looks at what has been counted
 MOST_CHANGES: Final = 50
 ALONE: Final = "worker-0"
 
-_DIGEST: Final = re.compile(r"\b[0-9a-fA-F]{64}\b")
+
+class OneWorker:
+    """What is in flight, where there is only this worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def look(self, only: Mapping[str, str], most: int) -> list[OpenSeen | None]:
+        return [self._worker.look(only, most)]
+
+    async def cancel(self, id: str) -> bool:
+        return self._worker.gateway.cancel(id)
+
+
+_one: type[InFlight] = OneWorker
+_many: type[InFlight] = Workers
 
 
 class ConsoleDesk:
@@ -76,17 +96,20 @@ class ConsoleDesk:
             made._spawn(kept.run(tell))
         return made
 
-    def serves(self, served: Mapping[str, Served]) -> None:
-        """Who the deployments are, for the spans of their attempts."""
-        self.desk.served = dict(served)
+    def serves(self, spec: PlaneSpec) -> None:
+        """Who the deployments are and what they cost."""
+        self.desk.served = served_by(spec)
+        self.desk.bill = bills_of(spec)
 
     def follow_one(self, worker: Worker) -> None:
         self._alone = worker
+        self.desk.in_flight = OneWorker(worker)
         self._spawn(self._hear(worker))
         self._spawn(self._count(lambda: self.desk.counted(worker.snapshot())))
 
     def follow_many(self, workers: Workers) -> None:
         workers.listener = self.desk
+        self.desk.in_flight = workers
         self._spawn(self._count(lambda: self.desk.counted(workers.numbers())))
 
     def metrics(self, registry: Registry) -> None:
@@ -141,22 +164,38 @@ class ConsoleDesk:
 
 
 class ConfigShown:
-    """What is served and what reloads have changed, for people."""
+    """What is served and what reloads have changed, for people: a `ConfigView`."""
 
     def __init__(self, source: ConfigSource, version: Callable[[], int], clock: Clock) -> None:
         self._source, self._version, self._clock = source, version, clock
         self._loaded_at = clock.wall()
-        self._text = source.text
+        self.masked = Masked(source.text)
         self._changes: deque[tuple[int, float, tuple[str, ...]]] = deque(maxlen=MOST_CHANGES)
 
     def changed(self, version: int, lines: Iterable[str]) -> None:
-        self._loaded_at, self._text = self._clock.wall(), self._source.text
+        self._loaded_at, self.masked = self._clock.wall(), Masked(self._source.text)
         self._changes.appendleft((version, self._loaded_at, tuple(lines)))
 
     def shown(self) -> Shown:
         path = self._source.name if self._source.is_file else None
-        text = _DIGEST.sub("(a digest)", redact(self._text))
-        return Shown(self._version(), path, self._loaded_at, text, tuple(self._changes))
+        return Shown(self._version(), path, self._loaded_at, self.masked.text, tuple(self._changes))
+
+
+_shown: type[ConfigView] = ConfigShown
+
+
+def bills_of(spec: PlaneSpec) -> Callable[[Outcome], Cost]:
+    """What an answer costs by the prices of this plane."""
+    deployments = {one.name: one for one in spec.deployments}
+
+    def bill(outcome: Outcome) -> Cost:
+        one = deployments.get(outcome.deployment)
+        if one is None or not (one.provider or one.price):
+            return UNPRICED
+        price = price_for(one, outcome.model, bundled())
+        return cost_of_answer(outcome.usage, outcome.usage_source, price, outcome.received_at)
+
+    return bill
 
 
 def gateway_address(bound: socket.socket, certificate: str) -> GatewayAddress:

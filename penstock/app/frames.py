@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.app.worker import WorkerOptions
 from penstock.config.spec import PlaneSpec
-from penstock.console.reports import Ended, FleetSeen
+from penstock.console.reports import Ended, FleetSeen, OpenSeen
 from penstock.telemetry.metrics import Snapshot
 
 MAX_FRAME: Final = 256 * 1024 * 1024  # bytes; a plane of 1,000 replicas and 100 models has 45 kB
@@ -42,7 +42,22 @@ class ReopenLog(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Down = Setup | Prepare | Swap | ReopenLog
+class Look(msgspec.Struct, frozen=True, tag=True):
+    """At what is in flight: see `console.open_requests`. `number` comes back with the answer."""
+
+    number: int
+    only: dict[str, str]
+    most: int
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """The request with this id, likewise."""
+
+    number: int
+    id: str
+
+
+Down = Setup | Prepare | Swap | ReopenLog | Look | Cancel
 
 # --- up, from a worker ---
 
@@ -80,7 +95,19 @@ class Saw(msgspec.Struct, frozen=True, tag=True):
     fleet: FleetSeen
 
 
-Up = Hello | Done | Refused | Numbers | Told | Saw
+class Looked(msgspec.Struct, frozen=True, tag=True):
+    number: int
+    seen: OpenSeen
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag=True):
+    """`done`: it was there, and not answered yet."""
+
+    number: int
+    done: bool
+
+
+Up = Hello | Done | Refused | Numbers | Told | Saw | Looked | Cancelled
 
 T = TypeVar("T")
 

@@ -26,7 +26,6 @@ from penstock.app.secrets import Secrets
 from penstock.app.service_levels import ServiceLevels
 from penstock.app.source import ConfigSource
 from penstock.app.system import random_generator, settle_memory
-from penstock.app.telemetry import served_by
 from penstock.app.worker import Worker, WorkerOptions
 from penstock.app.workers import Workers
 from penstock.config.compile import compile_plane, embedded
@@ -304,7 +303,7 @@ class House:
                     counters=counters,
                     desk=None if self._desk is None else self._desk.desk,
                     gateway=gateway_address(sockets[0], worker_options.certificate),
-                    shown=self._shown.shown,
+                    shown=self._shown,
                     watch=levels,
                     on_login=lambda result: registry.counter("penstock_console_logins_total").labels(result).inc(),
                 )
@@ -326,7 +325,7 @@ class House:
             tell=self._tell,
         )
         desk.metrics(registry)
-        desk.serves(served_by(spec))
+        desk.serves(spec)
         if self._workers is not None:
             desk.follow_many(self._workers)
         elif self._alone is not None:
@@ -349,7 +348,7 @@ class House:
                 raise PublishRefused(str(error)) from None
             self._alone.swap()
         if self._desk is not None:
-            self._desk.serves(served_by(spec))
+            self._desk.serves(spec)
 
     async def _drain(self, limit: float) -> None:
         if self._workers is not None:

@@ -28,7 +28,8 @@ from penstock.balancing.predicted import Predicted
 from penstock.balancing.prefix_index import PrefixIndex
 from penstock.config.spec import DeploymentSpec, PlaneSpec, ReplicaSpec
 from penstock.console.fleet import see
-from penstock.console.reports import FleetSeen
+from penstock.console.open_requests import open_requests
+from penstock.console.reports import FleetSeen, OpenSeen
 from penstock.control.prober import Prober
 from penstock.core.clock import Clock
 from penstock.core.fleet import Replica
@@ -270,6 +271,10 @@ class Worker:
     def see(self) -> FleetSeen:
         """How everything behind this worker does; costs about 10 us for each replica."""
         return see(self.gateway.plane, self.prober.reports, self._clock, self.gateway.in_flight)
+
+    def look(self, only: Mapping[str, str], most: int) -> OpenSeen:
+        """At the requests that are in flight."""
+        return open_requests(self.gateway.calls.values(), self._clock, only, most)
 
     @property
     def look_every(self) -> float:

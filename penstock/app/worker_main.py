@@ -121,6 +121,10 @@ async def _obey(
                 frames.send(writer, frames.Done())
             case frames.ReopenLog():
                 worker.reopen_log()
+            case frames.Look(number, only, most):
+                frames.send(writer, frames.Looked(number, worker.look(only, most)))
+            case frames.Cancel(number, id):
+                frames.send(writer, frames.Cancelled(number, worker.gateway.cancel(id)))
             case frames.Setup():
                 raise AssertionError("a worker is set up once")
 

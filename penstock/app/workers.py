@@ -11,7 +11,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Final, Protocol
@@ -24,12 +25,13 @@ from penstock.app.metrics_page import SUFFIX, offer
 from penstock.app.reload import PublishRefused
 from penstock.app.worker import WorkerOptions
 from penstock.config.spec import PlaneSpec
-from penstock.console.reports import Ended, FleetSeen
+from penstock.console.reports import Ended, FleetSeen, OpenSeen
 from penstock.core.clock import Clock
 from penstock.platforms.processes import Child, ProcessOptions, StartFailed, State
 from penstock.telemetry.metrics import Snapshot, lasting, merge
 
 ANSWER_WITHIN: Final = 30.0  # seconds, for a worker to prepare a plane
+LOOK_WITHIN: Final = 2.0  # seconds, for a worker to say what is in flight
 LAST_WORDS: Final = 10.0  # seconds beyond the drain before a worker is killed
 
 _UP: Final = msgspec.msgpack.Decoder(frames.Up)
@@ -45,6 +47,7 @@ class _Link:
     def __init__(self, name: str, writer: asyncio.StreamWriter) -> None:
         self.name, self.writer = name, writer
         self.answers: asyncio.Queue[frames.Done | frames.Refused | None] = asyncio.Queue()  # None: it is gone
+        self.questions: dict[int, asyncio.Future[frames.Looked | frames.Cancelled]] = {}  # by number
         self.numbers = Snapshot({})
         self.gone = False
 
@@ -52,6 +55,8 @@ class _Link:
         """The worker ends when it sees this, and another takes its place."""
         self.gone = True
         self.answers.put_nowait(None)
+        for question in self.questions.values():
+            question.cancel()
         self.writer.close()
 
     async def ask(self, order: frames.Prepare | frames.Swap) -> str | None:
@@ -66,6 +71,22 @@ class _Link:
             self.hang_up()
             return f"{self.name} did not answer within {ANSWER_WITHIN:g} s"
         return answer.why if isinstance(answer, frames.Refused) else None
+
+    async def question(self, order: frames.Look | frames.Cancel) -> frames.Looked | frames.Cancelled | None:
+        """None: it is gone, or too busy to say."""
+        waiting = self.questions[order.number] = asyncio.get_running_loop().create_future()
+        if not self.gone:
+            frames.send(self.writer, order)
+        try:
+            await asyncio.wait({waiting}, timeout=0 if self.gone else LOOK_WITHIN)
+            return waiting.result() if waiting.done() and not waiting.cancelled() else None
+        finally:
+            del self.questions[order.number]
+
+    def answered(self, answer: frames.Looked | frames.Cancelled) -> None:
+        waiting = self.questions.get(answer.number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
 
 
 class Listener(Protocol):
@@ -104,6 +125,7 @@ class Workers:
         self._started = False
         self._links: dict[str, _Link] = {}
         self._refusals: dict[str, str] = {}
+        self._numbered = count()
         self._ended = Snapshot({})
         self._changing = asyncio.Lock()  # a worker is set up either before a change of plane or after it
         self._spec: PlaneSpec | None = None
@@ -153,6 +175,17 @@ class Workers:
         """What all workers have counted, those that ended among them; a second old at most."""
         return merge([self._ended, *(link.numbers for link in self._links.values())])
 
+    async def look(self, only: Mapping[str, str], most: int) -> list[OpenSeen | None]:
+        """What is in flight, by worker; None: that one did not say."""
+        order = frames.Look(next(self._numbered), dict(only), most)
+        answers = await self._question(order)
+        return [one.seen if isinstance(one, frames.Looked) else None for one in answers]
+
+    async def cancel(self, id: str) -> bool:
+        """That request, wherever it is; False: nobody has it, or it has been answered."""
+        answers = await self._question(frames.Cancel(next(self._numbered), id))
+        return any(isinstance(one, frames.Cancelled) and one.done for one in answers)
+
     def reopen_log(self) -> None:
         for link in self._links.values():
             frames.send(link.writer, frames.ReopenLog())
@@ -187,6 +220,9 @@ class Workers:
             answers = [group.create_task(link.ask(order)) for link in links]
         return [why for answer in answers if (why := answer.result()) is not None]
 
+    async def _question(self, order: frames.Look | frames.Cancel) -> list[frames.Looked | frames.Cancelled | None]:
+        return await asyncio.gather(*[link.question(order) for link in self._links.values()])
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._group.create_task(self._serve(reader, writer))
 
@@ -217,6 +253,8 @@ class Workers:
                 elif isinstance(said, frames.Saw):
                     if self.listener is not None:
                         self.listener.seen(link.name, said.fleet)
+                elif isinstance(said, frames.Looked | frames.Cancelled):
+                    link.answered(said)
                 elif isinstance(said, frames.Done | frames.Refused):
                     link.answers.put_nowait(said)
         except (EOFError, TimeoutError):

@@ -15,6 +15,7 @@ from penstock.config.schema import Config, Role
 from penstock.config.units import DURATION_PATTERN, instant, seconds, unix_seconds
 from penstock.console.bodies import ConfigText, ForgetUser, LitellmKeys
 from penstock.console.desk import Desk
+from penstock.console.masked import Masked
 from penstock.console.reports import Shown
 from penstock.console.roles import ROLES, Principal
 from penstock.console.through import Through
@@ -48,6 +49,14 @@ class Watch(Protocol):
         ...
 
 
+class ConfigView(Protocol):
+    """Who knows what is served."""
+
+    masked: Masked
+
+    def shown(self) -> Shown: ...
+
+
 class Use(msgspec.Struct, frozen=True, omit_defaults=True):
     """How much of a limit or a budget somebody has used; money in nano-dollars."""
 
@@ -74,7 +83,7 @@ class House(msgspec.Struct, frozen=True):
     usage: Usage | None = None
     desk: Desk | None = None
     gateway: Through | None = None
-    shown: Callable[[], Shown] | None = None
+    shown: ConfigView | None = None
     watch: Watch | None = None
 
 

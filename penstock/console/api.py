@@ -59,7 +59,12 @@ class Api:
                 exchange.respond(status, body, HEADERS + lines)
 
     async def _answer(self, exchange: Exchange) -> Told | Body | Flowing:
-        principal = await self._gate.principal(exchange)
+        try:
+            principal = await self._gate.principal(exchange)
+        except Denied as error:
+            if error.status == 401 and exchange.header(b"authorization") is None and self._route(exchange)[0].greets:
+                return 200, b"null", b""
+            raise
         route, path = self._route(exchange)
         body = _body(exchange, route)
         if not principal.may(route.act) and not (

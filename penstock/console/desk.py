@@ -7,15 +7,17 @@ and the state of replicas as their last look. Counts are exact; single requests 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from penstock.console.feed import Feed
 from penstock.console.fleet import Fleet
 from penstock.console.lines import line
-from penstock.console.reports import Ended, FleetSeen
+from penstock.console.reports import Ended, FleetSeen, OpenSeen
 from penstock.console.signals import STEPS, Signals
 from penstock.core.clock import Clock
+from penstock.core.outcome import Outcome
+from penstock.pricing.bill import UNPRICED, Cost
 from penstock.stores.outcomes import Outcomes
 from penstock.telemetry.catalogue import CATALOGUE, Metric
 from penstock.telemetry.metrics import Snapshot
@@ -23,6 +25,18 @@ from penstock.telemetry.spans import Served
 
 RECENT: Final = 300.0  # seconds that are told of each replica
 MOST_RECENT: Final = 20_000  # attempts
+
+
+class InFlight(Protocol):
+    """The requests that are open now, in all workers."""
+
+    async def look(self, only: Mapping[str, str], most: int) -> Sequence[OpenSeen | None]:
+        """By worker, as `console.open_requests`; None: that one did not say."""
+        ...
+
+    async def cancel(self, id: str) -> bool:
+        """False: there is none, or it has been answered."""
+        ...
 
 
 class Desk:
@@ -35,6 +49,8 @@ class Desk:
         self.signals = Signals(catalogue, None if outcomes is None else outcomes.offer_signals)
         self.feed = Feed(self.now)
         self.served: dict[str, Served] = {}  # by deployment
+        self.bill: Callable[[Outcome], Cost] = _unpriced  # what an answer would cost now
+        self.in_flight: InFlight | None = None
         self.n_left_out = 0  # requests that ended and were not sent, being nothing special
         self._recent: deque[tuple[float, str, bool, float | None, float]] = deque(maxlen=MOST_RECENT)
 
@@ -89,7 +105,7 @@ class Desk:
         }
 
     def now(self) -> dict[str, Any]:
-        """The event of each second. Nobody keeps a list of what is open: `inflight` is empty."""
+        """The event of each second."""
         requests, errors, tokens = self.signals.rates()
         return {
             "at": self._clock.wall(),
@@ -98,7 +114,6 @@ class Desk:
             "requests_per_second": requests,
             "tokens_per_second": tokens,
             "errors_per_second": errors,
-            "inflight": [],
         }
 
     def fleet_told(self) -> dict[str, Any]:
@@ -125,6 +140,10 @@ class Desk:
             }
             for name, (counts, times) in sums.items()
         }
+
+
+def _unpriced(outcome: Outcome) -> Cost:
+    return UNPRICED
 
 
 def _quantile(weighted: list[tuple[float, float]], q: float) -> float | None:

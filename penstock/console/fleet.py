@@ -173,6 +173,10 @@ class Fleet:
             "events": list(reversed(self._events)),
         }
 
+    def models(self) -> tuple[ModelSeen, ...]:
+        """Those of the newest configuration."""
+        return max(self._fresh(), key=lambda view: view.plane).models if self._fresh() else ()
+
     def _fresh(self) -> list[FleetSeen]:
         oldest = self._clock.wall() - STALE_AFTER
         return [view for view in self._views.values() if view.at >= oldest]

@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.money import round_to_nanos
 from penstock.core.outcome import Outcome
+from penstock.pricing.bill import UNPRICED, Cost
 from penstock.stores.outcomes import Kept, answered_by
 from penstock.telemetry.spans import Served, trace_of
 from penstock.telemetry.taxonomy import nature_of
@@ -51,8 +53,10 @@ def line(kept: Kept) -> dict[str, Any]:
     }
 
 
-def detail(kept: Kept, served: dict[str, Served], around: tuple[str | None, str | None]) -> dict[str, Any]:
-    """Everything; what nobody has recorded is None."""
+def detail(
+    kept: Kept, served: dict[str, Served], around: tuple[str | None, str | None], bill: Cost = UNPRICED
+) -> dict[str, Any]:
+    """Everything; what nobody has recorded is None. `bill` is what it would cost now."""
     one = kept.outcome
     failure = None
     if one.error is not None:
@@ -63,14 +67,28 @@ def detail(kept: Kept, served: dict[str, Served], around: tuple[str | None, str 
         "outcome": whole(one),
         "trace": trace_of(one, served, kept=kept.why),
         "failure": failure,
-        "cost": None,
-        "tokens": None,
+        "cost": _parts(one, bill),
         "guards": [],
         "cache": None,
         "feedback": [],
         "content": None,
         "around": {"previous": around[0], "next": around[1]},
     }
+
+
+def _parts(outcome: Outcome, bill: Cost) -> list[dict[str, Any]] | None:
+    """What was charged, by class; None where prices are not those of then, or more than this answer was paid for."""
+    if bill.nanos is None or bill.nanos != outcome.cost_nanos:
+        return None
+    return [
+        {
+            "what": part.name,
+            "amount": part.amount,
+            "nanos_per_million": part.rate * 1_000,
+            "nanos": round_to_nanos(part.picos),
+        }
+        for part in bill.parts
+    ]
 
 
 def whole(outcome: Outcome) -> dict[str, Any]:

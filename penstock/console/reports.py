@@ -79,6 +79,33 @@ class FleetSeen(msgspec.Struct, frozen=True):
     deployments: tuple[DeploymentSeen, ...]
 
 
+class OpenRequest(msgspec.Struct, frozen=True):
+    """One that is in flight. `at` is Unix seconds; `tokens` are those of its answer so far.
+
+    `stage`: admission, queued, sent (nothing has come yet), streaming, or drained (read on though its caller has left).
+    """
+
+    id: str
+    at: float
+    endpoint: str
+    model: str
+    org: str
+    team: str
+    key_id: str
+    priority: str
+    stage: str
+    replica: str
+    ttft: float | None
+    tokens: int
+
+
+class OpenSeen(msgspec.Struct, frozen=True):
+    """The oldest of those that were asked for, and how many they are."""
+
+    requests: tuple[OpenRequest, ...]
+    n: int
+
+
 class Shown(msgspec.Struct, frozen=True):
     """The configuration that is served, as people read it: `text` without secrets. `changes`, the newest first, are
     what reloads have changed: a plane's version, when (Unix seconds), and lines."""

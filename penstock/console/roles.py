@@ -22,13 +22,14 @@ class Act(StrEnum):
     CHECK_CONFIG = "check configurations"
     SEE_CONFIG = "see the configuration"
     SEE_REQUESTS = "see requests, models and replicas"
+    CANCEL_REQUESTS = "cancel requests"
     FORGET_USERS = "delete what is kept of users"
 
 
 ROLES: Final[dict[Role, frozenset[Act]]] = {
     "owner": frozenset(Act),
     "admin": frozenset(Act) - {Act.FORGET_USERS},
-    "viewer": frozenset(Act) - {Act.RUN_TENANTS, Act.SET_BUDGETS, Act.FORGET_USERS},
+    "viewer": frozenset(Act) - {Act.RUN_TENANTS, Act.SET_BUDGETS, Act.CANCEL_REQUESTS, Act.FORGET_USERS},
     "billing": frozenset({Act.LOOK, Act.SEE_TENANTS, Act.SEE_COSTS, Act.SET_BUDGETS}),
 }
 POWER: Final[tuple[Role, ...]] = ("owner", "admin", "billing", "viewer")  # the most powerful first

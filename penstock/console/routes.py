@@ -58,6 +58,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     query: Mapping[str, str] = {}
     status: int = 200
     with_budgets: bool = False
+    greets: bool = False  # whoever shows nothing is answered null, and no refusal
     flows: bool = False  # its answer is no JSON: a `Body` or a `Flowing`
 
     @property

@@ -14,13 +14,12 @@ import msgspec
 
 from penstock.config.schema import Admin, Config
 from penstock.console import views
-from penstock.console.acts import Asked, House, Usage, Watch
+from penstock.console.acts import Asked, ConfigView, House, Usage, Watch
 from penstock.console.api import MAX_BODY, Api, handler_document, told
 from penstock.console.desk import Desk
 from penstock.console.identify import Doorkeeper, Tokens
 from penstock.console.pages import Pages
 from penstock.console.refusals import HEADERS, Denied, body
-from penstock.console.reports import Shown
 from penstock.console.sessions import LASTS, Gate, set_cookie
 from penstock.console.through import Through
 from penstock.console.views import PREFIX as CONSOLE
@@ -65,7 +64,7 @@ class AdminServer:
         usage: Usage | None = None,
         desk: Desk | None = None,
         gateway: Through | None = None,
-        shown: Callable[[], Shown] | None = None,
+        shown: ConfigView | None = None,
         watch: Watch | None = None,
         on_login: Callable[[str], object] = str,
     ) -> None:

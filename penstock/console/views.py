@@ -18,9 +18,12 @@ from penstock.config.units import instant
 from penstock.console import acts, questions
 from penstock.console.acts import MAX_CONFIG, Answer, Asked, Body, CostsView, Flowing, House
 from penstock.console.bodies import ConfigText
-from penstock.console.desk import Desk
+from penstock.console.desk import Desk, InFlight
 from penstock.console.lines import detail, line
+from penstock.console.masked import Masked
+from penstock.console.open_requests import FILTERS, MOST_OPEN
 from penstock.console.refusals import Denied
+from penstock.console.reports import OpenRequest
 from penstock.console.roles import ROLES, Act
 from penstock.console.routes import Of, Route
 from penstock.console.signals import WINDOWS
@@ -58,6 +61,8 @@ def features(house: House) -> tuple[str, ...]:
         found += ["overview", "live", "fleet"]
         if house.desk.outcomes is not None:
             found.append("requests")
+        if house.desk.in_flight is not None:
+            found.append("open")
     if house.gateway is not None:
         found += ["explain", "playground"]
     if house.watch is not None:
@@ -106,7 +111,8 @@ async def request(house: House, asked: Asked) -> Answer:
     found: Kept | None = await kept.find(asked.path["id"])
     if found is None or (asked.principal.org and found.outcome.tenant != asked.principal.org):
         raise Denied(404, "not_found", "this request is not kept, or no longer")
-    return Answer(detail(found, _desk(house).served, await kept.around(found.outcome)))
+    desk = _desk(house)
+    return Answer(detail(found, desk.served, await kept.around(found.outcome), desk.bill(found.outcome)))
 
 
 async def live(house: House, asked: Asked) -> Answer:
@@ -121,8 +127,40 @@ async def live(house: House, asked: Asked) -> Answer:
     return Answer(Flowing(run))
 
 
+async def open_now(house: House, asked: Asked) -> Answer:
+    """`n` are there, of which `items` are the oldest; `silent` workers did not say."""
+    only = {name: value for name, value in asked.query.items() if value}
+    said = await _in_flight(house).look(only, MOST_OPEN)
+    seen = [one for one in said if one is not None]
+    items = sorted((one for part in seen for one in part.requests), key=lambda one: one.at)[:MOST_OPEN]
+    n = sum(part.n for part in seen)
+    return Answer({"at": house.clock.wall(), "items": items, "n": n, "silent": len(said) - len(seen)})
+
+
+async def cancel(house: House, asked: Asked) -> Answer:
+    in_flight, org = _in_flight(house), asked.principal.org
+    only = {"id": asked.path["id"]} | ({"org": org} if org else {})
+    found = [one for part in await in_flight.look(only, 1) if part is not None for one in part.requests]
+    if not found:
+        raise Denied(404, "not_found", "this request is not in flight, or no longer")
+    one = found[0]
+    detail = {"model": one.model, "org": one.org, "key_id": one.key_id, "replica": one.replica, "stage": one.stage}
+    await house.audit.append(int(house.clock.wall() * 1e6), asked.by, "request.cancel", one.id, detail)
+    if not await in_flight.cancel(one.id):
+        raise Denied(409, "too_late", "it has ended by itself")
+    return Answer(one)
+
+
 async def fleet(house: House, asked: Asked) -> Answer:
     return Answer(_desk(house).fleet_told())
+
+
+async def models(house: House, asked: Asked) -> Answer:
+    """Those that may be asked here; of an organisation, those that it may use."""
+    org = asked.query.get("org", "")
+    allowed = (await house.tenancy.tenant(org)).models if org else None
+    there = _desk(house).fleet.models()
+    return Answer({"items": [one for one in there if allowed is None or one.name in allowed]})
 
 
 async def explain(house: House, asked: Asked) -> Answer:
@@ -166,7 +204,7 @@ async def costs_csv(house: House, asked: Asked) -> Answer:
 async def config(house: House, asked: Asked) -> Answer:
     if house.shown is None:
         raise Denied(404, "not_there", "this server shows no configuration")
-    shown = house.shown()
+    shown = house.shown.shown()
     changes = [{"version": version, "at": at, "lines": lines} for version, at, lines in shown.changes]
     return Answer(msgspec.structs.asdict(shown) | {"changes": changes})
 
@@ -175,11 +213,16 @@ async def check_config(house: House, asked: Asked) -> Answer:
     text = asked.into(ConfigText).text
     if len(text) > MAX_CONFIG:
         raise Invalid(Fault("text", f"has more than {MAX_CONFIG:,} characters"))
+    masked = Masked("") if house.shown is None else house.shown.masked
     try:
-        wanted = await asyncio.to_thread(load, text, "penstock.yaml")
+        wanted = await asyncio.to_thread(load, masked.complete(text), "penstock.yaml")
     except ConfigError as error:
-        return Answer({"good": False, "problems": error.problems[: acts.MOST_PROBLEMS], "diff": []})
-    return Answer({"good": True, "problems": [], "diff": differences(house.config(), wanted)})
+        some = error.problems[: acts.MOST_PROBLEMS]
+        problems = [
+            msgspec.structs.replace(one, path=masked.hide(one.path), message=masked.hide(one.message)) for one in some
+        ]
+        return Answer({"good": False, "problems": problems, "diff": []})
+    return Answer({"good": True, "problems": [], "diff": [*map(masked.hide, differences(house.config(), wanted))]})
 
 
 async def playground(house: House, asked: Asked) -> Answer:
@@ -250,6 +293,13 @@ def _outcomes(house: House) -> Outcomes:
     return kept
 
 
+def _in_flight(house: House) -> InFlight:
+    in_flight = _desk(house).in_flight
+    if in_flight is None:
+        raise Denied(404, "not_there", "this server does not see what is in flight")
+    return in_flight
+
+
 def _through(house: House) -> Through:
     if house.gateway is None:
         raise Denied(404, "not_there", "this server knows no way to its gateway")
@@ -279,7 +329,10 @@ def _cell(value: str | int | None) -> str:
 
 
 VIEWS: Final[tuple[Route, ...]] = (
-    Route(method="GET", path="/me", act=Act.LOOK, of=Of.ANYBODY, summary="Who is logged in.", run=me, answer=_JSON),
+    Route(
+        method="GET", path="/me", act=Act.LOOK, of=Of.ANYBODY, summary="Who is logged in; null: nobody.", run=me,
+        answer=_JSON, greets=True,
+    ),
     Route(
         method="GET", path="/overview", act=Act.LOOK, of=Of.HOUSE, summary="Golden signals.", run=overview,
         answer=_JSON, query={"window": "", "model": ""},
@@ -297,8 +350,20 @@ VIEWS: Final[tuple[Route, ...]] = (
         answer=_JSON, query=questions.REQUESTS, flows=True,
     ),
     Route(
+        method="GET", path="/open", act=Act.SEE_REQUESTS, of=Of.QUERY, summary="What is in flight now.", run=open_now,
+        answer=_JSON, query=FILTERS,
+    ),
+    Route(
+        method="POST", path="/requests/{id}/cancel", act=Act.CANCEL_REQUESTS, of=Of.ANYBODY, summary="End one.",
+        run=cancel, answer=OpenRequest,
+    ),
+    Route(
         method="GET", path="/fleet", act=Act.SEE_REQUESTS, of=Of.HOUSE, summary="Models and replicas.", run=fleet,
         answer=_JSON,
+    ),
+    Route(
+        method="GET", path="/models", act=Act.SEE_REQUESTS, of=Of.QUERY, summary="What may be asked.", run=models,
+        answer=_JSON, query={"org": "Those that it may use."},
     ),
     Route(
         method="POST", path="/explain", act=Act.SEE_REQUESTS, of=Of.ANYBODY, summary="Where it would go.", run=explain,

@@ -201,6 +201,12 @@ class StoreUnavailable(PenstockError):
     status, code, type = 503, "store_unavailable", "server_error"
 
 
+class CancelledByOperator(PenstockError):
+    """Somebody who looks after the gateway has ended this request. To send it again would be against their wish."""
+
+    status, code, type = 503, "cancelled_by_operator", "server_error"
+
+
 class UpstreamFailed(PenstockError):
     """Every attempt failed. Status, code and text come from the table in `resilience.failures`."""
 

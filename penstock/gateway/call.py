@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from penstock.core.errors import UpstreamError
 from penstock.core.microseconds import to_microsecond
@@ -13,6 +13,8 @@ from penstock.core.request import ANYONE, UNATTRIBUTED, Caller, Endpoint, Reques
 from penstock.gateway.accounting import NOTHING, Bill, cost_of_answer
 from penstock.gateway.alarm import Alarm
 from penstock.gateway.cascading import Climb
+from penstock.gateway.drain import Drain
+from penstock.gateway.exchange import Exchange
 from penstock.gateway.leases import Leases
 from penstock.gateway.max_tokens import at_most
 from penstock.gateway.plane import Plane, Route
@@ -43,13 +45,15 @@ class Call:
     """What is known of a request while it lives; the receipt is written from it. Owns the relay of its answer."""
 
     __slots__ = (
-        "_gateway", "admitted_at", "alarm", "answer", "bill", "caller", "climb", "content", "course", "degraded",
-        "endpoint", "error", "id", "is_over", "last", "leases", "lineage", "plane", "received_at", "request", "route",
-        "shown_at", "status", "told", "trace", "tries", "waiting",
+        "_gateway", "admitted_at", "alarm", "answer", "bill", "caller", "cancelled", "climb", "content", "course",
+        "degraded", "drain", "endpoint", "error", "exchange", "id", "is_over", "last", "leases", "lineage", "plane",
+        "received_at", "request", "route", "shown_at", "status", "task", "told", "trace", "tries", "waiting",
     )  # fmt: skip
 
-    def __init__(self, gateway: Keeper, id: str, plane: Plane, endpoint: Endpoint) -> None:
+    def __init__(self, gateway: Keeper, id: str, plane: Plane, endpoint: Endpoint, exchange: Exchange) -> None:
         self._gateway, self.id, self.plane, self.endpoint = gateway, id, plane, endpoint
+        self.exchange = exchange
+        self.task: asyncio.Task[Any] | None = None  # who serves it; None: its stream calls back
         self.received_at = plane.clock.now()
         self.admitted_at = 0.0  # 0: it was not
         self.alarm = Alarm()
@@ -72,6 +76,8 @@ class Call:
         self.status = 499
         self.error: str | None = CLIENT_LEFT  # until something else is true
         self.waiting: asyncio.Future[UpstreamError | None] | None = None  # somebody awaits the end of the stream
+        self.drain: Drain | None = None  # its caller has gone, and its answer is read all the same
+        self.cancelled = False  # by an operator
         self.is_over = False
 
     def ended(self, answer: Try, failure: UpstreamError | None) -> None:
@@ -140,6 +146,9 @@ def receipt(call: Call) -> tuple[Outcome, Cost]:
     duration = plane.clock.now() - call.received_at
     course, climb = call.course, call.climb
     first = None if answer is None else call.shown_at or answer.first_token_at
+    until = None  # the last token
+    if first is not None and last is not None and request is not None and request.stream:
+        until = to_microsecond(max(first, last.stream.progressed_at) - call.received_at)
     received_at = plane.clock.wall() - duration
     choice = None if tries is None else tries.choice
     deployment, cost, said = "", NOTHING, UNATTRIBUTED
@@ -188,5 +197,6 @@ def receipt(call: Call) -> tuple[Outcome, Cost]:
         sampled=call.trace[2],
         prompt_version=call.lineage[0],
         context=call.lineage[1],
+        last_token_after=until,
     )
     return outcome, cost

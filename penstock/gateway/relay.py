@@ -105,11 +105,15 @@ class Relay:
 
     def break_off(self, failure: UpstreamError) -> None:
         """After its first byte an answer has no other status: what broke is told by its last event, not by `[DONE]`."""
+        self.cut(for_caller(failure))
+
+    def cut(self, error: PenstockError) -> None:
+        """Likewise, for whatever reason; the owner knows."""
+        self._over = True
         self._exchange.flow = None
         if self._event is None:
             self._exchange.abort()
         else:
-            error = for_caller(failure)
             self._exchange.finish(self._stream.reading.broken(error) or self._event(error, self._id))
 
     def pause(self) -> None:

@@ -14,6 +14,7 @@ from penstock.balancing.ticket import RANKS
 from penstock.config.spec import Scope
 from penstock.core.errors import (
     BadRequest,
+    CancelledByOperator,
     FailureKind,
     Forbidden,
     LimitExceeded,
@@ -29,6 +30,7 @@ from penstock.core.errors import (
 )
 from penstock.core.ids import RequestIds
 from penstock.core.outcome import Outcome
+from penstock.core.plan import CANCELLED
 from penstock.core.request import Attribution, Caller, Endpoint, Priority, Request
 from penstock.gateway import background
 from penstock.gateway.accounting import Accounting
@@ -47,7 +49,7 @@ from penstock.gateway.feedback import PATH as FEEDBACK
 from penstock.gateway.feedback import FeedbackPage
 from penstock.gateway.inline_media import inlined
 from penstock.gateway.max_tokens import held_to
-from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Operation, azure, openapi, words_for
+from penstock.gateway.operations import ANTHROPIC, OPENAI, OPERATIONS, Dialect, Operation, azure, openapi, words_for
 from penstock.gateway.plane import Plane, Route
 from penstock.gateway.pressure import Pressure
 from penstock.gateway.relay import Relay
@@ -68,6 +70,7 @@ from penstock.wire.trace_context import passed_on, read_traceparent
 NOBODY: Final = frozenset({FailureKind.NO_REPLICA, FailureKind.CONNECT, FailureKind.CONNECT_TIMEOUT})
 """How it looks when nobody is there: then the ladder holds, before anybody has found that out for all."""
 SWEEP_EVERY: Final = 1.0  # seconds between two looks for replicas that do worse than their like
+_CANCELLED: Final = "An operator of this gateway has cancelled the request."
 _MODELS: Final = re.compile(rb"(?:/openai|/anthropic)?/v1/models(?:/(.+))?").fullmatch
 _PRIORITIES: Final = {priority.value.encode(): priority for priority in Priority}
 Page = Callable[[Exchange], None]
@@ -93,7 +96,7 @@ class Gateway:
         not given.
         """
         self.plane = plane
-        self.in_flight = 0
+        self.calls: dict[str, Call] = {}  # in flight, by id, the oldest first
         self._ids, self._on_outcome, self._on_content = ids, on_outcome, on_content
         self._accounting = accounting or Accounting(MemoryCounters(plane.clock))
         self._alarms = Alarms(asyncio.get_running_loop())
@@ -109,6 +112,10 @@ class Gateway:
             b"/openapi.json": self._describe,
             **(pages or {}),
         }
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.calls)
 
     @property
     def saturations(self) -> Mapping[str, float]:
@@ -152,15 +159,17 @@ class Gateway:
     async def serve(self, exchange: Exchange, operation: Operation, model: str = "") -> None:
         plane, accounting = self.plane, self._accounting
         endpoint, words = operation.endpoint, operation.dialect
-        call = Call(self, self._ids.next(), plane, endpoint)  # `plane` is its view of the world, however long it lives
-        self.in_flight += 1
+        # `plane` is its view of the world, however long it lives
+        call = Call(self, self._ids.next(), plane, endpoint, exchange)
+        call.task = asyncio.current_task(self._alarms.loop)
+        self.calls[call.id] = call
         relayed = False  # the rest of the answer needs no task: its stream calls back
         telemetry = plane.spec.telemetry
         call.trace = read_traceparent(exchange.header(b"traceparent"))
         told = passed_on(call.id, call.trace, telemetry.drawn) if telemetry.propagate else None
         try:
             call.caller = _in_class(identify(plane, exchange, endpoint), exchange.header(b"x-penstock-priority"))
-            if self.in_flight > plane.spec.max_in_flight:
+            if len(self.calls) > plane.spec.max_in_flight:
                 raise Overloaded("The gateway is full; try again shortly.", retry_after=1.0)
             request = operation.parse(exchange, call.id, endpoint, call.caller, call.received_at, model)
             call.request = request = _with_deadline(request, exchange.header(b"x-request-timeout"))
@@ -257,6 +266,7 @@ class Gateway:
                 if call.content is not None:
                     relay.on_events = call.content.tee(relay.on_events)
                 if not may_go_on and endpoint is not Endpoint.RESPONSES:
+                    call.task = None
                     relay.run(plan.idle_timeout, tries.deadline)
                     relayed = True
                     return
@@ -279,10 +289,13 @@ class Gateway:
             call.status, call.error = words.status(error), error.code
             exchange.respond(call.status, words.body(error, call.id), _error_headers(error, call.id))
         except asyncio.CancelledError:
-            relayed = True
-            exchange.flow = None
-            self.left(call)
-            raise
+            if call.cancelled:
+                _tell_cancelled(call, words)
+            else:
+                relayed = True
+                exchange.flow = None
+                self.left(call)
+                raise
         finally:
             if not relayed:
                 exchange.flow = None
@@ -326,9 +339,31 @@ class Gateway:
         else:
             exchange.respond(200, spoken.body, headers, spoken.content_type)
 
+    def cancel(self, id: str) -> bool:
+        """End a request because an operator says so; its caller is told. False: it is not here, or was answered."""
+        call = self.calls.get(id)
+        if call is None:
+            return False
+        if call.drain is not None:
+            call.drain.over(CANCELLED)  # its caller had left before
+            return True
+        if call.exchange.started and call.exchange.flow is None:
+            return False
+        call.cancelled = True
+        if call.task is not None:
+            call.task.cancel()
+            return True
+        error, flow = CancelledByOperator(_CANCELLED), call.exchange.flow
+        assert isinstance(flow, Relay), "without a task it is relayed"
+        call.error = error.code
+        flow.cut(error)
+        self.over(call)
+        return True
+
     def left(self, call: Call) -> None:
         """The caller has gone, before the answer or in the middle of it."""
-        if self._drains.adopt(call.tries, call.last, lambda this: self.over(call, this)) is None:
+        call.drain = self._drains.adopt(call.tries, call.last, lambda this: self.over(call, this))
+        if call.drain is None:
             self.over(call)
 
     def over(self, call: Call, drained: Try | None = None) -> None:
@@ -336,7 +371,7 @@ class Gateway:
         if call.is_over:
             return
         call.is_over = True
-        self.in_flight -= 1
+        del self.calls[call.id]
         call.answer = call.answer or drained
         call.last = drained or call.last
         call.leases.release()
@@ -435,6 +470,21 @@ class Gateway:
         exchange.respond(503 if missing else 200, body)
 
 
+def _tell_cancelled(call: Call, words: Dialect) -> None:
+    """An operator has cancelled it while somebody served it."""
+    error, exchange = CancelledByOperator(_CANCELLED), call.exchange
+    if call.task is not None:
+        call.task.uncancel()
+    if isinstance(exchange.flow, Relay):
+        call.error = error.code
+        exchange.flow.cut(error)
+    elif not exchange.started:
+        call.status, call.error = words.status(error), error.code
+        exchange.respond(call.status, words.body(error, call.id), _error_headers(error, call.id))
+    elif call.last is not None and call.last.stream.reading.done:
+        call.error = None  # in the same moment it became whole
+
+
 def _in_class(caller: Caller, header: bytes | None) -> Caller:
     """`x-penstock-priority: low`: a class that is no higher than its key's. Raises `BadRequest`."""
     if header is None:
@@ -494,6 +544,8 @@ def _estimated(id: str) -> bytes:
 
 def _error_headers(error: PenstockError, id: str | None = None) -> bytes:
     headers = b"" if id is None else b"x-request-id: " + id.encode("ascii") + b"\r\n"
+    if isinstance(error, CancelledByOperator):
+        headers += b"x-should-retry: false\r\n"
     if isinstance(error, LimitExceeded):
         headers += error.headers
         if error.retry_after is None:  # the clients of OpenAI and Anthropic would come again

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +90,7 @@ class Outcomes:
     def __init__(self, database: SqliteDatabase, retention: Retention, clock: Clock) -> None:
         self._database, self._retention, self._clock = database, retention, clock
         self._waiting: deque[Kept] = deque()
+        self._writing: Sequence[Kept] = ()
         self._signals: deque[tuple[int, int, bytes]] = deque(maxlen=MOST_WAITING)
         self.written = 0
         self.dropped = 0  # there was no room, or the disk would not take them
@@ -153,7 +155,7 @@ class Outcomes:
     async def write(self) -> None:
         """All that waits. Raises `StoreFailed`; a batch that failed is dropped, and counted."""
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+            batch = self._writing = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
             rows = [row for one in batch if (row := _row(one)) is not None]
             self.dropped += len(batch) - len(rows)
             try:
@@ -161,6 +163,8 @@ class Outcomes:
             except StoreFailed:
                 self.dropped += len(rows)
                 raise
+            finally:
+                self._writing = ()
         if self._signals:
             signals = [self._signals.popleft() for _ in range(len(self._signals))]
             sql = "insert into signals (step, at, body) values ($1, $2, $3) on conflict do nothing"
@@ -235,7 +239,11 @@ class Outcomes:
         return int((await self._database.read("select coalesce(max(seq), 0) from outcomes"))[0][0])
 
     async def find(self, id: str) -> Kept | None:
-        """By the id of the request, or of its trace."""
+        """By the id of the request, or of its trace; also one that waits to be written, whose `seq` is 0."""
+        for one in chain(reversed(self._waiting), self._writing):
+            outcome = one.outcome
+            if id and id in (outcome.request_id, outcome.trace_id or trace_id_of(outcome.request_id)):
+                return one
         for column in ("request_id", "trace_id"):
             sql = f"select body, why, seq from outcomes where {column} = $1 order by at_micros desc limit 1"
             rows = await self._database.read(sql, (id,)) if id else []

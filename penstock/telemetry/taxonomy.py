@@ -54,6 +54,7 @@ OF_CODES: Final[Mapping[str, Nature]] = {
         _CALLER,
     ),
     "client_left": _CALLER_LATER,
+    "cancelled_by_operator": _SYSTEM_LATER,
     "store_unavailable": _SYSTEM_LATER,
     "model_not_priced": UNKNOWN_NATURE,
     "internal_error": UNKNOWN_NATURE,

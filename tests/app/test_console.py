@@ -10,19 +10,26 @@ from typing import Any
 import pytest
 
 from penstock.app.serve import ServeOptions
-from tests.app.driver import Running, request, serving
+from tests.app.driver import Running, chat_bytes, request, serving
 from tests.app.fake_engine import FakeEngine
 from tests.app.test_admin import ADMIN, KEYS
 from tests.app.test_serve import reload, run, text
 
 
 async def ask(
-    server: Running, path: str, body: Any = None, headers: str = "", key: str | None = "sk-ops"
+    server: Running,
+    path: str,
+    body: Any = None,
+    headers: str = "",
+    key: str | None = "sk-ops",
+    method: str = "",
+    root: str = "/console",
 ) -> tuple[int, bytes]:
     line = await server.until_told("The console is at")
     port = int(line.rpartition("/console")[0].rpartition(":")[2])
     sent = b"" if body is None else json.dumps(body).encode()
-    head = f"{'GET' if body is None else 'POST'} /console{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}"
+    method = method or ("GET" if body is None else "POST")
+    head = f"{method} {root}{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}"
     head += "" if key is None else f"authorization: Bearer {key}\r\n"
     head += f"content-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n"
     return await request(port, head.encode() + sent)
@@ -99,6 +106,45 @@ def test_the_playground_and_explanations_go_through_the_gateway_with_the_users_o
     run(story())
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_open_request_is_seen_wherever_it_is_and_an_operator_ends_it(tmp_path: Path, workers: int):
+    async def story() -> None:
+        async with FakeEngine("one") as engine:
+            path = tmp_path / "penstock.yaml"
+            path.write_text(text(engine, more=KEYS + ADMIN))
+
+            async def use(server: Running) -> None:
+                engine.gate.clear()
+                async with asyncio.TaskGroup() as group:
+                    stream = chat_bytes(stream=True, key="sk-filed")
+                    asked = [group.create_task(request(server.port, stream)) for _ in range(4)]
+                    found = await until(
+                        server, "/open", lambda found: [one["stage"] for one in found["items"]] == ["streaming"] * 4
+                    )
+                    assert (found["n"], found["silent"]) == (4, 0)
+                    assert {(one["key_id"], one["replica"], one["tokens"]) for one in found["items"]} == {
+                        ("filed", "local/0", 1)
+                    }
+                    id = found["items"][0]["id"]
+                    status, answer = await ask(server, f"/api/requests/{id}/cancel", method="POST")
+                    assert status == 200 and json.loads(answer)["id"] == id
+                    done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                    (told,) = done
+                    assert told.result()[0] == 200 and b"cancelled_by_operator" in told.result()[1]
+                    assert (await ask(server, f"/api/requests/{id}/cancel", method="POST"))[0] == 404
+                    engine.gate.set()
+                assert sum(b"[DONE]" in one.result()[1] for one in asked) == 3
+                kept = await until(server, "/requests", lambda found: len(found["items"]) == 4)
+                assert [line["id"] for line in kept["items"] if line["error"] == "cancelled_by_operator"] == [id]
+                _, acts = await ask(server, "/audit", root="/admin/v1")
+                assert [act["action"] for act in json.loads(acts)["items"]] == ["request.cancel"]
+
+            code, told = await serving(ServeOptions(config_path=str(path), workers=workers), use)
+            assert code == 0, told
+
+    run(story())
+
+
 def test_the_configuration_is_shown_as_it_is_served_and_what_reloads_changed(tmp_path: Path):
     async def story() -> None:
         async with FakeEngine("one") as engine:
@@ -107,7 +153,9 @@ def test_the_configuration_is_shown_as_it_is_served_and_what_reloads_changed(tmp
 
             async def use(server: Running) -> None:
                 shown = json.loads((await ask(server, "/api/config"))[1])
-                assert "served: small" in shown["text"] and "(a digest)" in shown["text"] and not shown["changes"]
+                assert "served: small" in shown["text"] and "(digest 1)" in shown["text"] and not shown["changes"]
+                _, told = await ask(server, "/api/config/check", {"text": shown["text"]})
+                assert json.loads(told) == {"good": True, "problems": [], "diff": []}
                 reload(path, text(engine, more=KEYS + ADMIN).replace("served: small", "served: large"))
                 shown = await until(server, "/config", lambda found: found["changes"])
                 assert shown["version"] == 2 == shown["changes"][0]["version"]

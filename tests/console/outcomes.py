@@ -2,6 +2,7 @@
 
 from itertools import count
 
+from penstock.console.reports import OpenRequest, OpenSeen
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import Attempt
 from penstock.core.request import Usage
@@ -35,3 +36,29 @@ def outcome(at=1_800_000_000.0, *, id=None, error=None, ttft=0.2, took=1.0, **fi
 
 def kept(at=1_800_000_000.0, why="ratio", **fields):
     return Kept(outcome(at, **fields), why)
+
+
+def open_request(id, at=0.0, **fields):
+    usual = {
+        "endpoint": "chat.completions", "model": "chat", "org": "acme", "team": "", "key_id": "web",
+        "priority": "normal", "stage": "streaming", "replica": "a/0", "ttft": 0.2, "tokens": 3,
+    }  # fmt: skip
+    return OpenRequest(id=id, at=at, **(usual | fields))
+
+
+class InFlight:
+    """Each with its requests; None: one that says nothing."""
+
+    def __init__(self, *workers):
+        self.workers, self.cancelled, self.late = workers, [], False
+
+    async def look(self, only, most):
+        def seen(requests):
+            fit = [one for one in requests if all(getattr(one, name, "") == value for name, value in only.items())]
+            return OpenSeen(tuple(fit[:most]), len(fit))
+
+        return [None if requests is None else seen(requests) for requests in self.workers]
+
+    async def cancel(self, id):
+        self.cancelled.append(id)
+        return not self.late

@@ -1,24 +1,29 @@
 """What the console's pages ask for: who may, what they get, and that nothing they or callers write breaks it."""
 
 import json
+import re
 
+import msgspec
 import pytest
 
 from penstock.console import views
 from penstock.console.desk import Desk
-from penstock.console.reports import Ended, Shown
+from penstock.console.masked import Masked
+from penstock.console.reports import Ended, FleetSeen, ModelSeen, Shown
 from penstock.console.roles import ROLES as ACTS_OF
 from penstock.console.routes import Of
 from penstock.console.views import VIEWS
 from penstock.core.clock import ManualClock
+from penstock.pricing.bill import Cost, Part
 from penstock.stores.entry import Entry
 from penstock.stores.ledger import SqlLedger
 from penstock.stores.outcomes import Outcomes
 from penstock.telemetry.metrics import Registry
-from tests.console.conftest import KEYS, ROLES, Console
-from tests.console.outcomes import HOSTILE, kept
+from tests.console.conftest import FILE, KEYS, ROLES, Console
+from tests.console.outcomes import HOSTILE, InFlight, kept, open_request
 
 AT = 1_800_000_000.0
+DIGEST = re.compile(r"[0-9a-f]{64}")
 BODIES = {
     "/explain": {"body": {"model": "chat"}},
     "/config/check": {"text": "models: {}"},
@@ -33,12 +38,23 @@ def new_url(tmp_path):
     return lambda: str(tmp_path / "books.db")
 
 
+class Configured:
+    """A file that is served."""
+
+    def __init__(self, text):
+        self.masked = Masked(text)
+
+    def shown(self):
+        return Shown(3, "penstock.yaml", AT, self.masked.text, ((3, AT, ("~ model chat",)),))
+
+
 @pytest.fixture
 def watched(loop, database, tmp_path):
     """A console with a desk, whose store has requests of two organisations."""
     clock = ManualClock()
     store = loop.run(Outcomes.open(tmp_path / "kept.traces.db", clock))
     desk = Desk(clock, store)
+    desk.in_flight = InFlight([open_request("req_open", org="globex")])
     desk.counted(Registry().snapshot())
     desk.ended(
         Ended(
@@ -50,8 +66,7 @@ def watched(loop, database, tmp_path):
         )
     )
     loop.run(store.write())
-    shown = Shown(3, "penstock.yaml", AT, "models: {}", ((3, AT, ("~ model chat",)),))
-    console = Console(loop, database, desk=desk, shown=lambda: shown)
+    console = Console(loop, database, desk=desk, shown=Configured("models: {}"))
     console.desk = desk
     yield console
     loop.run(store.close())
@@ -71,7 +86,10 @@ def of(view, console, **more):
 def test_no_view_is_open(watched, view):
     for key in (None, "sk-wrong"):
         reply = of(view, watched, key=key)
-        assert (reply.status, reply.code) == (401, "unauthorized")
+        if view.greets and key is None:
+            assert (reply.status, reply.json) == (200, None)
+        else:
+            assert (reply.status, reply.code) == (401, "unauthorized")
 
 
 @each_view
@@ -117,15 +135,31 @@ def test_no_text_in_a_query_or_path_breaks_a_view(watched, view, text):
     value = quote(text, safe="")
     for name in view.query:
         reply = ask(watched, f"{view.path.format(id='x')}?{quote(name.replace('*', text or 'x'), safe='')}={value}")
-        assert reply.status in (200, 400), reply.text
+        assert reply.status in (200, 400, 404), reply.text
         assert b"<script>" not in reply.text or reply.headers["x-content-type-options"] == "nosniff"
     if "{id}" in view.path:
-        assert ask(watched, view.path.format(id=value)).status in (404, 400)
+        assert ask(watched, view.path.format(id=value), method=view.method).status in (404, 400)
     assert ask(watched, f"{view.path.format(id='x')}?nobody={value}").status in (400, 405)
 
 
+def test_nobody_is_greeted_but_by_one_view_and_a_cookie_that_is_over_is_nobodys(watched):
+    assert [view.path for view in VIEWS if view.greets] == ["/me"]
+    over = ask(watched, "/me", key=None, cookie="penstock_console=of-yesterday")
+    assert (over.status, over.json) == (200, None)
+    assert ask(watched, "/requests", key=None, cookie="penstock_console=of-yesterday").status == 401
+    assert ask(watched, "/me", key="sk-wrong").status == 401
+
+
 def test_me_says_what_is_there(watched):
-    assert set(ask(watched, "/me").json["features"]) == {"costs", "config", "overview", "live", "fleet", "requests"}
+    assert set(ask(watched, "/me").json["features"]) == {
+        "costs",
+        "config",
+        "overview",
+        "live",
+        "fleet",
+        "requests",
+        "open",
+    }
 
 
 def test_requests_are_listed_the_newest_first_and_filtered(watched):
@@ -178,6 +212,36 @@ def test_every_field_of_a_receipt_is_told(watched):
     assert set(ask(watched, "/requests/req_a").json["outcome"]) == set(Outcome.__struct_fields__)
 
 
+def test_what_each_class_of_tokens_cost_is_told_where_prices_are_those_of_then(watched):
+    assert ask(watched, "/requests/req_a").json["cost"] is None
+    bill = Cost(1_000, (Part("input", 10, 40_000), Part("output", 20, 30_000)))
+    watched.desk.bill = lambda outcome: bill
+    found = ask(watched, "/requests/req_a").json["cost"]
+    assert found == [
+        {"what": "input", "amount": 10, "nanos_per_million": 40_000_000, "nanos": 400},
+        {"what": "output", "amount": 20, "nanos_per_million": 30_000_000, "nanos": 600},
+    ]
+    assert sum(one["nanos"] for one in found) == ask(watched, "/requests/req_a").json["outcome"]["cost_nanos"]
+    bill = msgspec.structs.replace(bill, nanos=999)
+    assert ask(watched, "/requests/req_a").json["cost"] is None, "it was paid otherwise"
+
+
+def test_the_models_of_an_organisation_are_those_that_it_may_use(loop, database):
+    desk = Desk(ManualClock())
+    models = tuple(ModelSeen(name, ("a",), ("chat.completions",)) for name in ("chat", "embed"))
+    text = FILE.replace("organisations: { acme: {", "organisations: { acme: { models: [chat],")
+    console = Console(loop, database, text, desk=desk)
+
+    def names(path="/models", **more):
+        return [one["name"] for one in ask(console, path, **more).json["items"]]
+
+    assert names() == []
+    desk.seen("worker-0", FleetSeen(desk._clock.wall(), 1, 0, models, (), ()))
+    assert names() == ["chat", "embed"] == names("/models?org=globex")
+    assert names(key=KEYS["acme"]) == ["chat"]
+    assert ask(console, "/models?org=globex", key=KEYS["acme"]).status == 404
+
+
 def test_a_request_that_is_not_kept_is_not_there(watched):
     assert ask(watched, "/requests/req_nobody").status == 404
 
@@ -227,14 +291,48 @@ def test_the_configuration_is_shown_with_what_changed(watched):
 
 
 def test_a_dry_run_says_what_would_be_different_and_changes_nothing(watched):
-    from tests.console.conftest import FILE
-
     text = FILE.replace("requests: 60/m", "requests: 90/m")
     found = ask(watched, "/config/check", method="POST", body={"text": text}).json
     assert found["good"] and found["diff"] == ["~ limits.calm.requests: 60/m -> 90/m"]
     assert ask(watched, "/config/check", method="POST", body={"text": FILE}).json["diff"] == []
     wrong = ask(watched, "/config/check", method="POST", body={"text": "modles: {}"}).json
     assert not wrong["good"] and wrong["problems"] and wrong["diff"] == []
+
+
+def dry_run(console, text):
+    return ask(console, "/config/check", method="POST", body={"text": text})
+
+
+def test_what_is_shown_can_be_edited_and_tried_although_its_digests_are_hidden(loop, database):
+    console = Console(loop, database, shown=Configured(FILE))
+    shown = ask(console, "/config").json["text"]
+    assert DIGEST.search(shown) is None and "sha256: (digest 1)" in shown
+    same = dry_run(console, shown).json
+    assert same == {"good": True, "problems": [], "diff": []}
+    edited = shown.replace("requests: 60/m", "requests: 90/m")
+    edited = edited.replace("  - { id: filed", "  - { id: more, sha256: " + "cd" * 32 + " }\n  - { id: filed")
+    told = dry_run(console, edited)
+    assert "~ limits.calm.requests: 60/m -> 90/m" in told.json["diff"] and len(told.json["diff"]) == 2
+    assert DIGEST.search(told.text.decode()) is None, "nor is a digest told that was just written"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("id: filed, sha256: (digest 1)", "id: filed, sha256: (digest 1)x"),
+        ("id: filed, sha256: (digest 1)", "id: (digest 1), sha256: (digest 2)"),
+        ("id: filed, sha256: (digest 1)", "sha256: (digest 1)"),
+        ("requests: 60/m", "requests: (digest 1)"),
+        ("models: { chat:", "models: { (digest 1):"),
+        ("  - { id: filed, sha256: (digest 1), org: globex }", "  []"),
+    ],
+)
+def test_no_edit_makes_a_dry_run_tell_what_is_hidden(loop, database, old, new):
+    console = Console(loop, database, shown=Configured(FILE))
+    shown = ask(console, "/config").json["text"]
+    assert old in shown
+    told = dry_run(console, shown.replace(old, new)).text.decode()
+    assert not any(digest[:8] in told for digest in DIGEST.findall(FILE)), told
 
 
 # --- costs ---

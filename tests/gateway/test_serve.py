@@ -44,6 +44,15 @@ def test_a_stream_is_passed_on_without_the_usage_event_the_caller_did_not_ask_fo
     assert (outcome.status, outcome.error, outcome.finish_reason) == (200, None, "stop")
 
 
+def test_the_receipt_says_when_the_last_token_came_also_of_a_stream_that_fell_silent():
+    _, whole, _ = serve({"a": Script(ttft=0.1, tokens=3, tpot=0.5)})
+    assert (whole.first_token_after, whole.last_token_after, whole.duration) == (0.1, 1.1, 1.1)
+    _, silent, _ = serve({"a": Script(ttft=0.1, tokens=9, tpot=0.5, cut_after=3, cut="stall")})
+    assert (silent.last_token_after, silent.error) == (1.1, "idle_timeout") and silent.duration == 6.1
+    _, plain, _ = serve({"a": Script(ttft=0.1)}, body=PLAIN)
+    assert plain.last_token_after is None
+
+
 def test_a_caller_who_asks_for_usage_gets_it():
     exchange, _, _ = serve({"a": Script(tokens=3)}, body=ASK_USAGE)
     assert USAGE % (3, 12) in exchange.text

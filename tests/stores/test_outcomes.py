@@ -14,6 +14,7 @@ from penstock.stores import outcomes
 from penstock.stores.base import StoreFailed
 from penstock.stores.outcome_terms import NUMBERS, TEXTS, Term, checked, condition, parse
 from penstock.stores.outcomes import MOST_WAITING, Kept, Outcomes, Question, Retention
+from penstock.wire.trace_context import trace_id_of
 from tests.console.outcomes import HOSTILE, kept, outcome
 
 AT = 1_800_000_000.0
@@ -54,6 +55,42 @@ def test_a_receipt_comes_back_as_it_was(tmp_path):
         return await store.find(one.request_id)
 
     assert written(tmp_path, [Kept(one, "error")], work) == Kept(one, "error", 1)
+
+
+def test_a_request_is_found_while_it_waits_is_written_and_afterwards(tmp_path):
+    one, traced = outcome(), outcome(trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
+
+    async def main():
+        async with opened(tmp_path) as store:
+            store.offer([Kept(one, "error"), Kept(traced, "slow")])
+            assert await store.find(one.request_id) == Kept(one, "error")
+            assert await store.find(trace_id_of(one.request_id)) == Kept(one, "error")
+            assert await store.find(traced.trace_id) == Kept(traced, "slow")
+            assert await store.find(trace_id_of(traced.request_id)) is None is await store.find("")
+            writing = asyncio.get_running_loop().create_task(store.write())
+            seqs = []
+            while not writing.done():
+                seqs.append((await store.find(one.request_id)).seq)
+                await asyncio.sleep(0)
+            await writing
+            assert set(seqs) <= {0, 1} and (await store.find(one.request_id)).seq == 1
+
+    asyncio.run(main())
+
+
+def test_what_the_disk_would_not_take_is_not_found(tmp_path):
+    async def main():
+        async with opened(tmp_path) as store:
+            one = outcome()
+            with sqlite3.connect(tmp_path / "kept.traces.db") as other:
+                other.execute("drop table outcomes")
+            store.offer([Kept(one, "error")])
+            with pytest.raises(StoreFailed):
+                await store.write()
+            with pytest.raises(StoreFailed):
+                await store.find(one.request_id)
+
+    asyncio.run(main())
 
 
 def test_a_request_is_found_by_the_id_of_its_trace_too(tmp_path):

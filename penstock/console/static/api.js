@@ -34,6 +34,13 @@ export async function send(method, path, body, headers) {
   return answer.status === 204 ? null : answer.json();
 }
 
+/** Who is signed in. Null: nobody, and the whole page is told so. */
+export async function whoIsThere() {
+  const me = await get(`${CONSOLE}/me`);
+  if (me === null) dispatchEvent(new Event("penstock-signed-out"));
+  return me;
+}
+
 /** Names and values that are there, as a query. */
 export function query(values) {
   const there = Object.entries(values).filter(([, value]) => value !== "" && value != null);
@@ -87,7 +94,7 @@ export function useEvents(path, handlers) {
     source.onerror = () => {
       const over = source.readyState === EventSource.CLOSED;
       set(over ? "closed" : "connecting");
-      if (over) get(`${CONSOLE}/me`).catch(() => null); // whoever is not let in any more is shown the door by this
+      if (over) whoIsThere().catch(() => null); // whoever is not let in any more is shown the door by this
     };
     for (const name of Object.keys(current.current)) {
       source.addEventListener(name, (event) => current.current[name](JSON.parse(event.data)));

@@ -1,6 +1,6 @@
 // The shell: who is there, the views, the keyboard.
 import { html, render, useEffect, useMemo, useState } from "./vendor/preact-htm.js";
-import { CONSOLE, get, send } from "./api.js";
+import { CONSOLE, send, whoIsThere } from "./api.js";
 import { Dialog, Icon, Loading } from "./parts.js";
 import { followLinks, go, ROOT, to, useRoute } from "./route.js";
 import { SignIn } from "./views/sign_in.js";
@@ -13,7 +13,7 @@ render(html`<${Console} />`, document.getElementById("app"));
 function Console() {
   const [me, set] = useState(undefined); // undefined: not known yet; null: nobody
   useEffect(() => {
-    get(`${CONSOLE}/me`).then(set, () => set(null));
+    whoIsThere().then(set, () => set(null));
     const out = () => set(null);
     addEventListener("penstock-signed-out", out);
     return () => removeEventListener("penstock-signed-out", out);

@@ -61,8 +61,7 @@ class Eye:
         page.on("request", self._asked)
 
     def _said(self, message: Any) -> None:
-        nobody = message.location.get("url", "").endswith("/console/api/me")  # asked who is there: nobody, yet
-        if message.type in ("error", "warning") and not nobody:
+        if message.type in ("error", "warning"):
             self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
 
     def _asked(self, request: Any) -> None:

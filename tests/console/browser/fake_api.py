@@ -24,7 +24,7 @@ SUMS = (
     "requests", "errors", "unpriced", "estimated", "input_tokens", "cached_tokens", "cache_write_tokens",
     "cache_write_1h_tokens", "output_tokens", "reasoning_tokens", "cost_nanos", "duration_micros",
 )  # fmt: skip
-FEATURES = ("overview", "requests", "live", "cancel", "fleet", "explain", "costs", "config", "playground", "slo")
+FEATURES = ("overview", "requests", "live", "open", "fleet", "explain", "costs", "config", "playground", "slo")
 TEXT = """\
 models:
   chat: { deployments: [chat, hosted] }
@@ -48,6 +48,14 @@ class FakeApi:
         self.org = ""
         self.slowly = False
         self.acts: list[tuple[str, Any]] = []
+        self.n_more_open = 0
+        self.open = [
+            {"id": f"req_{k:024x}", "at": NOW - 4.2 + k, "model": model, "endpoint": "chat.completions", "org": "acme",
+             "team": "search", "key_id": "acme-search", "priority": "normal", "stage": stage,
+             "replica": f"{model}/0" if stage in ("streaming", "sent") else "",
+             "ttft": 0.21 if stage == "streaming" else None, "tokens": 40 * (stage == "streaming")}
+            for k, (model, stage) in enumerate((("chat", "streaming"), ("code", "sent"), ("chat", "queued")))
+        ]  # fmt: skip
         self.keys = [
             {"id": f"{org}-{team}", "org": org, "team": team, "where": "database", "digest": "hmac", "version": 3,
              "created": "2026-12-01T10:00:00Z", "last_used": "2027-01-15T11:58:00Z", "models": ["chat", "code"]}
@@ -124,7 +132,11 @@ class FakeApi:
         routes: dict[str, Callable[[], Any]] = {
             "/console/api/overview": lambda: self.world.overview(int(query["window"]), query.get("model", "")),
             "/console/api/requests": lambda: self.world.requests(query),
+            "/console/api/open": lambda: self._open(query),
             "/console/api/fleet": self.world.fleet,
+            "/console/api/models": lambda: {
+                "items": [one for one in self.world.fleet()["models"] if not self.org or one["name"] != "chat-large"]
+            },
             "/console/api/explain": lambda: self.world.explain(body["body"]),
             "/console/api/costs": lambda: self.costs(query),
             "/console/api/config": self._config,
@@ -141,13 +153,22 @@ class FakeApi:
             return routes[path]()
         parts = path.strip("/").split("/")
         if parts[:3] == ["console", "api", "requests"]:
-            return {} if parts[-1] == "cancel" else self.world.request(parts[3])
+            return self._cancel(parts[3]) if parts[-1] == "cancel" else self.world.request(parts[3])
         if parts[:3] == ["admin", "v1", "orgs"]:
             return {"items": [{"org": parts[3], "team": team, "where": "file"} for team in ("search", "support")]}
         if parts[:3] == ["admin", "v1", "keys"] and parts[-1] == "revoke":
             self.keys = [one for one in self.keys if one["id"] != parts[3]]
             return {}
         return None
+
+    def _open(self, query: dict[str, str]) -> dict[str, Any]:
+        found = [one for one in self.open if all(one[name] == value for name, value in query.items())]
+        return {"at": NOW, "items": found, "n": len(found) + self.n_more_open, "silent": 0}
+
+    def _cancel(self, id: str) -> dict[str, Any] | None:
+        found = [one for one in self.open if one["id"] == id]
+        self.open = [one for one in self.open if one["id"] != id]
+        return found[0] if found else None
 
     def _me(self) -> dict[str, Any]:
         return {
@@ -265,16 +286,9 @@ class FakeApi:
         exchange.start(200, b"cache-control: no-store\r\n")
         n = 0
         while not exchange.gone and not self._stopping.is_set():
-            open_ = [
-                {"id": f"req_{k:024x}", "at": NOW - 4.2 + k, "model": "chat", "endpoint": "chat.completions",
-                 "org": "acme", "key_id": "acme-search",
-                 "stage": stage, "replica": "" if stage == "queued" else "chat/0",
-                 "ttft": 0.21 if stage == "streaming" else None, "tokens": 40 * (k == 0)}
-                for k, stage in enumerate(("streaming", "sent", "queued"))
-            ]  # fmt: skip
             now = {"at": NOW + n / 2, "in_flight": 31 + n % 3, "queued": n % 2, "requests_per_second": 11.4 + n % 4,
              "tokens_per_second": 2300.0 + 40 * (n % 7),
-                   "errors_per_second": 0.1 * (n % 2), "inflight": open_}  # fmt: skip
+                   "errors_per_second": 0.1 * (n % 2)}  # fmt: skip
             self._event(exchange, "now", now)
             line = self.world.line(self.world.later(NOW + n / 2))
             if self.world.matches(line, query):

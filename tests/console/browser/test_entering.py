@@ -58,10 +58,13 @@ def test_whoever_looks_after_one_organisation_has_a_menu_of_what_is_theirs_and_l
     eye.enter()
     eye.page.get_by_role("heading", name="Live", level=1).wait_for()
     menu = eye.page.locator("nav a.item").all_inner_texts()
-    assert {"Requests", "Cost", "Keys and teams"} <= set(menu)
+    assert {"Requests", "Cost", "Keys and teams", "Playground"} <= set(menu)
     assert not {"Overview", "Audit", "Configuration"} & set(menu)
     eye.open("audit")
     eye.see("It is about all organisations, and you look after acme alone.")
+    eye.open("playground")
+    eye.page.get_by_role("checkbox", name="code").wait_for()
+    assert eye.page.get_by_role("checkbox", name="chat-large").count() == 0
 
 
 def test_a_role_that_may_not_is_told_so_and_nothing_is_asked_for_it(window: Opener, api: FakeApi):

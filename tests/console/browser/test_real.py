@@ -59,9 +59,9 @@ class Real:
         connection.close()
         return answer.status, data, answer.headers.get("x-request-id", "")
 
-    def chat(self, words: str, model: str = "chat", key: str = "web") -> str:
+    def chat(self, words: str, model: str = "chat", key: str = "web", *, stream: bool = False) -> str:
         """The id of the request."""
-        body = {"model": model, "messages": [{"role": "user", "content": words}], "max_tokens": 24}
+        body = {"model": model, "messages": [{"role": "user", "content": words}], "max_tokens": 24, "stream": stream}
         status, data, request_id = self.ask(self.gateway, "POST", "/v1/chat/completions", body, key)
         assert status == 200, data
         self.sent.append(request_id)
@@ -124,13 +124,15 @@ def test_the_first_address_leads_to_the_console(window: Opener, real: Real):
 def test_a_request_appears_while_somebody_looks_and_opens_with_its_times(eye: Eye, real: Real):
     eye.open("live")
     eye.see("live")
-    request = real.chat("What do you see?")
+    request = real.chat("What do you see?", stream=True)
     eye.page.get_by_role("link", name=f"…{request[-8:]}").click()
     eye.see("Where its time went")
     fall = eye.page.locator(".fall").inner_text()
     assert "Admission" in fall and "Try 1: tiny/0" in fall and "Tokens" in fall
+    eye.see("per second on average")
     assert request in eye.page.locator("main").inner_text()
-    eye.allow("404", at_least=0)  # it had not been written when it was first asked for
+    used = eye.page.locator("table.used").inner_text()
+    assert "Per million" in used and "$0.15" in used and "$0.60" in used
 
 
 def test_the_list_holds_every_request_that_was_sent(eye: Eye, real: Real):

@@ -126,6 +126,23 @@ def test_the_bars_of_a_request_lie_where_its_times_say(eye: Eye, api: FakeApi):
     assert bars[2] == pytest.approx((attempt["started_after"] / whole, first / whole), abs=0.01)
 
 
+def test_tokens_lie_between_the_first_and_the_last_and_silence_after_them_is_shown(eye: Eye, api: FakeApi):
+    outcome = next(
+        one for one in api.world.outcomes if one["error"] is None and one["duration"] - one["last_token_after"] > 0.7
+    )
+    eye.open(f"requests/{outcome['request_id']}")
+    eye.see("after the last token nothing came for 800 ms")
+    first, last, n = outcome["first_token_after"], outcome["last_token_after"], outcome["usage"]["completion_tokens"]
+    pace = (n - 1) / (last - first)
+    eye.see(f"{pace:.0f} per second on average" if pace >= 100 else f"{pace:.3g}")
+    bar = eye.page.eval_on_selector(
+        ".fall .lane.last .bar",
+        "bar => { const [lane, box] = [bar.parentElement, bar].map(one => one.getBoundingClientRect());"
+        " return [(box.left - lane.left) / lane.width, (box.right - lane.left) / lane.width]; }",
+    )
+    assert bar == pytest.approx((first / outcome["duration"], last / outcome["duration"]), abs=0.01)
+
+
 def test_an_id_that_is_not_kept_is_said_not_to_be_there(eye: Eye):
     eye.open("requests/req_none")
     eye.see("there is no such thing")
@@ -280,3 +297,28 @@ def test_a_ledger_with_nothing_in_it_says_so_instead_of_zeroes_without_words(eye
     eye.open("cost")
     eye.see("Nothing was used in this time")
     assert "$0" in eye.page.locator("dl.stats").inner_text()
+
+
+def test_a_replica_that_is_ejected_for_reasons_unknown_is_said_to_be_back(eye: Eye, api: FakeApi):
+    fleet = api.world.fleet()
+    ejected = fleet["deployments"][0]["replicas"][2]
+    assert ejected["ejected_why"] == "slow"
+    api.world.fleet = lambda: fleet  # type: ignore[method-assign]  # one that is kept, to be changed
+    for why, told in (("slow", "slower than its like; back in 24.0 s"), (None, "back in 24.0 s")):
+        ejected["ejected_why"] = why
+        eye.open("models")
+        eye.see("ejected")
+        assert eye.page.locator(".under").filter(has_text="back in").inner_text() == told
+
+
+def test_what_a_request_cost_is_told_by_class_or_why_it_is_not(eye: Eye, api: FakeApi):
+    one = next(one for one in api.world.outcomes if one["error"] is None and one["usage"]["cached_tokens"])
+    eye.open(f"requests/{one['request_id']}")
+    eye.see("Per million")
+    rows = eye.page.locator("table.used tbody th").all_inner_texts()
+    assert [row.strip() for row in rows] == ["input", "cached input", "output"]
+    whole = api.world.request(one["request_id"]) or {}
+    api.world.request = lambda id: whole | {"cost": None}  # type: ignore[method-assign]
+    eye.page.reload()
+    eye.see("What each class of tokens cost is not known")
+    assert "Per million" not in eye.page.locator("table.used").inner_text()

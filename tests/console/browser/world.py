@@ -103,6 +103,7 @@ class World:
             "matched_tokens": cached, "why": list(why) if attempts else [], "arm": "", "degraded": [],
             "trace_id": hex_of(rng, 32), "parent_id": "", "sampled": False, "prompt_version": "support@14",
             "context": [],
+            "last_token_after": first and max(first, duration - (0.8 if completion % 3 == 0 else 0.001)),
         }  # fmt: skip
 
     def _attempt(
@@ -181,23 +182,18 @@ class World:
         fresh = usage["prompt_tokens"] - usage["cached_tokens"]
         classes = (
             ("input", fresh, ask),
-            ("cached", usage["cached_tokens"], ask / 10),
+            ("cached_input", usage["cached_tokens"], ask / 10),
             ("output", usage["completion_tokens"], answer),
         )
         cost = [
-            {"what": what, "tokens": n, "nanos_per_million": int(each * 1e6), "nanos": int(n * each)}
+            {"what": what, "amount": n, "nanos_per_million": int(each * 1e6), "nanos": int(n * each)}
             for what, n, each in classes
+            if n
         ]
-        first, n = one["first_token_after"], usage["completion_tokens"]
-        rng = Random(id)
-        tokens = None
-        if first is not None:
-            spread = sorted(rng.random() ** 1.1 for _ in range(n - 1))
-            tokens = [[first, 1]] + [[first + (one["duration"] - first) * s, k + 2] for k, s in enumerate(spread)]
         same = [other["request_id"] for other in reversed(self.outcomes) if other["session"] == one["session"]]
         place = same.index(id) if id in same else -1
         return {
-            "line": self.line(one), "outcome": one, "failure": self.failure(one), "cost": cost, "tokens": tokens,
+            "line": self.line(one), "outcome": one, "failure": self.failure(one), "cost": cost,
             "guards": [], "cache": None, "content": None,
             "feedback": [{"at": NOW, "kind": "thumbs", "value": 1, "comment": "right at once"}] if place % 2 else [],
             "around": {

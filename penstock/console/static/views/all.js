@@ -57,7 +57,7 @@ export const GROUPS = [
   {
     name: "Build",
     views: [
-      view("playground", "Playground", Playground, { key: "p", feature: "playground", act: REQUESTS, house: true }),
+      view("playground", "Playground", Playground, { key: "p", feature: "playground", act: REQUESTS }),
       view("config", "Configuration", Config, { key: "f", feature: "config", act: "see the configuration", house: true }),
     ],
   },

@@ -43,7 +43,7 @@ function Try({ value }) {
   return html`<form class="grid" onSubmit=${check}>
     <div class="w7"><label class="field">A configuration file<textarea data-find class="mono" rows="28" spellcheck=${false} value=${text} onInput=${(event) => set(event.target.value)} /></label></div>
     <div class="w5 stack">
-      <div class="tools"><button class="first">Check it</button><span class="small muted">Nothing is changed.</span></div>
+      <div class="tools"><button class="first">Check it</button><span class="small muted">Nothing is changed. What is hidden, such as <code>(digest 1)</code>, is put back for the check.</span></div>
       ${fault && html`<${Fault} error=${fault} />`}
       ${found && (found.good
         ? html`<${Panel} title="It would work" tools=${html`<${Badge} kind="good">no problems</${Badge}>`}>${found.diff.length ? html`<${Diff} lines=${found.diff} />` : html`<p class="muted">It means the same as what runs now.</p>`}</${Panel}>`

@@ -1,8 +1,8 @@
 // What happens now: requests that are open, and those that end, as they end.
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/preact-htm.js";
-import { CONSOLE, get, query as asked, send, useEvents } from "../api.js";
+import { CONSOLE, get, query as asked, send, useAsk, useEvents } from "../api.js";
 import { count, digits, span, whole } from "../format.js";
-import { Badge, Empty, Fault, Head, Icon, Panel, Stat, Table } from "../parts.js";
+import { Badge, Dialog, Empty, Fault, Head, Icon, Panel, Stat, Table } from "../parts.js";
 import { to } from "../route.js";
 import { chosen, Filters } from "./filters.js";
 import { columns } from "./lines.js";
@@ -63,7 +63,7 @@ export function Live({ me, query }) {
       </dl>
       <${Filters} query=${query} />
       ${fault && html`<${Fault} error=${fault} />`}
-      <${Open} now=${now} me=${me} />
+      <${Open} filters=${filters} me=${me} />
       <${Panel} title="Ended" note=${dropped ? `${count(dropped)} more than can be shown were left out` : "newest first"} flush>
         ${rows.length || paused
           ? html`<${Table} label="Requests that ended" columns=${shown} rows=${rows} id=${(row) => row.id} isNew=${(row) => !seen.current.has(row.id)} />`
@@ -77,30 +77,56 @@ function merged(newer, older) {
   return [...newer, ...older.filter((line) => !there.has(line.id))].slice(0, MOST);
 }
 
-const STAGES = { queued: ["warn", "waiting"], sent: ["", "sent"], streaming: ["accent", "streaming"] };
+const STAGES = {
+  admission: ["", "admission"], queued: ["warn", "waiting"], sent: ["", "sent"], streaming: ["accent", "streaming"],
+  drained: ["warn", "caller left"],
+};
+const EVERY = 2; // seconds
+const OF_ENDED = ["status", "error", "slower"]; // nobody knows these of a request that is open
 
-function Open({ now, me }) {
-  const [stopping, stop] = useState(new Set());
-  if (!now?.inflight.length) return null;
-  const cancel = async (id) => {
-    stop(new Set([...stopping, id]));
-    await send("POST", `${CONSOLE}/requests/${encodeURIComponent(id)}/cancel`).catch((error) => {
-      if (error.status !== 404) throw error; // it has ended by itself
-    });
-  };
+function Open({ filters, me }) {
+  const there = Object.fromEntries(Object.entries(filters).filter(([name]) => !OF_ENDED.includes(name)));
+  const answer = useAsk(me.features.includes("open") ? `${CONSOLE}/open${asked(there)}` : null, EVERY);
+  const [chosen, choose] = useState(null);
+  const [stopped, stop] = useState(new Set());
+  const { value, error } = answer;
+  if (error) return html`<${Fault} error=${error} again=${answer.again} />`;
+  if (!value) return null;
   const columns = [
     { head: "Request", cell: (row) => html`<span class="mono">…${row.id.slice(-8)}</span>` },
     { head: "Stage", cell: (row) => html`<${Badge} kind=${STAGES[row.stage][0]}>${STAGES[row.stage][1]}</${Badge}>` },
-    { head: "For", num: true, cell: (row) => span(Math.max(0, now.at - row.at)) },
-    { head: "Model", cell: (row) => row.model },
+    { head: "For", num: true, cell: (row) => span(Math.max(0, value.at - row.at)) },
+    { head: "Model", cell: (row) => row.model || "–" },
     { head: "Replica", cell: (row) => row.replica || "–" },
     { head: "First token", num: true, cell: (row) => span(row.ttft) },
     { head: "Tokens", num: true, cell: (row) => whole(row.tokens) },
-    { head: "Key", cell: (row) => row.key_id || "–" },
-    ...(me.features.includes("cancel") ? [{ head: html`<span class="hidden">Stop it</span>`, num: true, cell: (row) => html`<button class="plain danger" disabled=${stopping.has(row.id)} onClick=${() => cancel(row.id)}>${stopping.has(row.id) ? "Stopping" : "Stop"}</button>` }] : []),
+    { head: "Key", cell: (row) => html`<span title=${[row.org, row.team].filter(Boolean).join(", ")}>${row.key_id || "–"}</span>` },
+    ...(me.may.includes("cancel requests") ? [{ head: html`<span class="hidden">Stop it</span>`, num: true, cell: (row) => (stopped.has(row.id) ? html`<span class="muted">stopped</span>` : html`<button class="plain danger" onClick=${() => choose(row)}>Stop</button>`) }] : []),
   ];
-  const more = now.in_flight - now.inflight.length;
-  return html`<${Panel} title="Open" note=${more > 0 ? `the oldest; ${whole(more)} more` : "the oldest first"} flush>
-    <${Table} label="Open requests" columns=${columns} rows=${now.inflight} id=${(row) => row.id} />
+  const more = value.n - value.items.length;
+  const note = [more > 0 ? `the oldest; ${count(more)} more` : "the oldest first", value.silent > 0 && `${value.silent} workers did not answer`].filter(Boolean).join("; ");
+  return html`<${Panel} title="Open" class="short" note=${value.items.length ? note : ""} flush=${value.items.length > 0}>
+    ${value.items.length ? html`<${Table} label="Open requests" columns=${columns} rows=${value.items} id=${(row) => row.id} />` : html`<p class="muted small">Nothing is in flight at this moment.</p>`}
+    ${chosen && html`<${Stop} row=${chosen} close=${() => choose(null)} done=${() => { stop(new Set([...stopped, chosen.id])); choose(null); }} />`}
   </${Panel}>`;
+}
+
+/** Asks first: rows move, and an answer that was stopped does not come back. */
+function Stop({ row, close, done }) {
+  const [fault, tell] = useState(null);
+  const [busy, wait] = useState(false);
+  const cancel = () => {
+    wait(true);
+    send("POST", `${CONSOLE}/requests/${encodeURIComponent(row.id)}/cancel`).then(done, (error) => {
+      wait(false);
+      if (error.status === 404 || error.status === 409) done(); // it has ended by itself
+      else tell(error);
+    });
+  };
+  return html`<${Dialog} title="Stop this request?" close=${close}>
+    <dl class="facts"><dt>Request</dt><dd class="mono">${row.id}</dd><dt>Model</dt><dd>${row.model}</dd><dt>Key</dt><dd>${row.key_id || "–"}</dd><dt>So far</dt><dd>${whole(row.tokens)} tokens</dd></dl>
+    <p class="muted">Its caller is told that an operator has cancelled it, what came so far is charged, and the audit log says that it was you.</p>
+    ${fault && html`<${Fault} error=${fault} />`}
+    <div class="ends"><button onClick=${close}>Let it go on</button><button class="danger" disabled=${busy} onClick=${cancel}>${busy ? "Stopping" : "Stop it"}</button></div>
+  </${Dialog}>`;
 }

@@ -37,7 +37,7 @@ function Fleet({ fleet }) {
 /** In a word, how bad that is, and whether it is given work. */
 export function state(one, now) {
   if (!one.ready) return { word: "not ready", kind: "bad", works: false, why: one.failed_in_a_row ? `${one.failed_in_a_row} health checks failed in a row` : "has not been well yet" };
-  if (one.ejected_until > now) return { word: "ejected", kind: "bad", works: false, why: `${EJECTED[one.ejected_why] ?? ""}; back in ${span(one.ejected_until - now)}` };
+  if (one.ejected_until > now) return { word: "ejected", kind: "bad", works: false, why: [EJECTED[one.ejected_why], `back in ${span(one.ejected_until - now)}`].filter(Boolean).join("; ") };
   if (one.phase === "open") return { word: "breaker open", kind: "bad", works: false, why: "too many failures" };
   if (one.cool_until > now) return { word: one.rate_limited ? "rate-limited" : "cooling", kind: "warn", works: false, why: `asked to be left alone for ${span(one.cool_until - now)}` };
   if (one.phase === "half_open") return { word: "on trial", kind: "warn", works: true, why: "one request at a time, to see whether it is well" };

@@ -9,9 +9,9 @@ import { GatewayKey, gatewayKey, lastKey } from "./gateway_key.js";
 const MOST = 3;
 
 export function Playground({ query }) {
-  const fleet = useAsk(`${CONSOLE}/fleet`);
+  const there = useAsk(`${CONSOLE}/models`);
   return html`<${Head} title="Playground" note="Answers come through the gateway: its limits hold, and what is used is in the ledger of the key." />
-    <${Asked} asked=${fleet}>${({ models }) => html`<${Compare} models=${models.filter((one) => !one.operations.length || one.operations.includes("chat.completions")).map((one) => one.name)} query=${query} />`}</${Asked}>`;
+    <${Asked} asked=${there}>${({ items }) => html`<${Compare} models=${items.filter((one) => !one.operations.length || one.operations.includes("chat.completions")).map((one) => one.name)} query=${query} />`}</${Asked}>`;
 }
 
 function Compare({ models, query }) {

@@ -10,7 +10,7 @@ import { Waterfall } from "./waterfall.js";
 const COUNTED = { provider: "counted by who answered", provider_partial: "counted by who answered, not to the end", tokenizer: "counted here", estimate: "estimated from bytes", none: "nothing was generated" };
 /** Why it was kept, where that says something about it. */
 const KEPT = { error: "kept: it failed", slow: "kept: it was slow", flagged: "kept: it was flagged", caller: "kept: its caller traces it" };
-const CLASSES = [["input", "--c1"], ["cached", "--c5"], ["cache_write", "--c6"], ["cache_write_1h", "--c8"], ["output", "--c2"], ["reasoning", "--c7"]];
+const CLASSES = { input: "--c1", cached_input: "--c5", cache_write: "--c6", cache_write_1h: "--c8", output: "--c2", reasoning: "--c7" };
 
 const TRIES = 5;
 const AGAIN_AFTER = 600; // ms
@@ -19,7 +19,7 @@ export function Request({ id }) {
   const answer = useAsk(`${CONSOLE}/requests/${encodeURIComponent(id)}`);
   const { value } = answer;
   const tries = useRef(0);
-  const soon = answer.error?.status === 404 && tries.current < TRIES; // what ended just now is being written
+  const soon = answer.error?.status === 404 && tries.current < TRIES; // what ended just now is on its way from its worker
   useEffect(() => {
     if (!soon || answer.loading) return undefined;
     tries.current += 1;
@@ -38,7 +38,7 @@ export function Request({ id }) {
 function Detail({ found }) {
   const { line, outcome, failure } = found;
   const usage = outcome.usage;
-  const gap = outcome.first_token_after !== null && usage.completion_tokens > 1 ? (outcome.duration - outcome.first_token_after) / (usage.completion_tokens - 1) : null;
+  const gap = outcome.stream && outcome.first_token_after !== null && usage.completion_tokens > 1 ? ((outcome.last_token_after ?? outcome.duration) - outcome.first_token_after) / (usage.completion_tokens - 1) : null;
   return html`<div class="stack">
     <div class="tools"><${Status} line=${line} />${outcome.stream && html`<${Badge}>stream</${Badge}>`}${outcome.finish_reason && html`<${Badge}>finished: ${outcome.finish_reason}</${Badge}>`}
       ${line.why in KEPT && html`<${Badge} kind="accent">${KEPT[line.why]}</${Badge}>`}
@@ -79,24 +79,26 @@ function Why({ outcome }) {
 
 function Used({ found }) {
   const usage = found.outcome.usage;
-  const parts = {
+  const amounts = {
     input: Math.max(0, usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens),
-    cached: usage.cached_tokens,
+    cached_input: usage.cached_tokens,
     cache_write: usage.cache_write_tokens - usage.cache_write_1h_tokens,
     cache_write_1h: usage.cache_write_1h_tokens,
     output: usage.completion_tokens - usage.reasoning_tokens,
     reasoning: usage.reasoning_tokens,
   };
-  const there = CLASSES.filter(([name]) => parts[name] > 0);
-  const prices = Object.fromEntries((found.cost ?? []).map((one) => [one.what, one]));
-  if (!there.length) return html`<p class="muted">No tokens.</p>`;
+  const { cost, outcome } = found;
+  const rows = cost ?? Object.entries(amounts).filter(([, amount]) => amount > 0).map(([what, amount]) => ({ what, amount }));
+  if (!rows.length) return html`<p class="muted">No tokens.</p>`;
+  const colour = (what) => `var(${CLASSES[what] ?? "--c3"})`;
   return html`
-    <div class="split" aria-hidden="true">${there.map(([name, token]) => html`<i style=${{ flex: parts[name], "--colour": `var(${token})` }} />`)}</div>
-    <table class="used">
-      <thead><tr><th scope="col">Tokens</th><th scope="col" class="num">Count</th>${found.cost && html`<th scope="col" class="num">Per million</th>`}<th scope="col" class="num">Cost</th></tr></thead>
-      <tbody>${there.map(([name, token]) => html`<tr><th scope="row"><span class="swatch" style=${{ "--colour": `var(${token})` }} /> ${name.replaceAll("_", " ")}</th><td class="num">${whole(parts[name])}</td>${found.cost && html`<td class="num">${money(prices[name]?.nanos_per_million)}</td>`}<td class="num" title=${exact(prices[name]?.nanos)}>${money(prices[name]?.nanos)}</td></tr>`)}</tbody>
-      <tfoot><tr><td>All</td><td class="num">${whole(usage.prompt_tokens + usage.completion_tokens)}</td>${found.cost && html`<td />`}<td class="num" title=${exact(found.outcome.cost_nanos)}>${money(found.outcome.cost_nanos)}</td></tr></tfoot>
-    </table>`;
+    <div class="split" aria-hidden="true">${rows.map((one) => html`<i style=${{ flex: one.amount, "--colour": colour(one.what) }} />`)}</div>
+    <div class="scroll"><table class="used">
+      <thead><tr><th scope="col">Tokens</th><th scope="col" class="num">Count</th>${cost && html`<th scope="col" class="num">Per million</th><th scope="col" class="num">Cost</th>`}</tr></thead>
+      <tbody>${rows.map((one) => html`<tr><th scope="row"><span class="swatch" style=${{ "--colour": colour(one.what) }} /> ${one.what.replaceAll("_", " ")}</th><td class="num">${whole(one.amount)}</td>${cost && html`<td class="num">${money(one.nanos_per_million)}</td><td class="num" title=${exact(one.nanos)}>${money(one.nanos)}</td>`}</tr>`)}</tbody>
+      <tfoot><tr><td>All</td><td class="num">${whole(usage.prompt_tokens + usage.completion_tokens)}</td>${cost && html`<td /><td class="num" title=${exact(outcome.cost_nanos)}>${money(outcome.cost_nanos)}</td>`}</tr></tfoot>
+    </table></div>
+    ${!cost && html`<p class="small muted">${outcome.cost_nanos === null ? "Nobody knows what it cost: its model has no price here." : outcome.cost_nanos === 0 ? "It cost nothing." : html`It cost ${exact(outcome.cost_nanos)}. What each class of tokens cost is not known: prices are not those of then, or more than this answer was paid for.`}</p>`}`;
 }
 
 function Who({ line, outcome }) {

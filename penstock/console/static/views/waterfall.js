@@ -1,6 +1,5 @@
 // Spans of one request on one axis, each from when to when, in seconds after it had been read.
-import { html, useEffect, useRef } from "../vendor/preact-htm.js";
-import { colour, useTheme } from "../chart.js";
+import { html } from "../vendor/preact-htm.js";
 import { digits, span } from "../format.js";
 
 /** `{name, kind, from, to, token, hatched?, note}` in the order of their beginning. */
@@ -20,12 +19,18 @@ function spans({ outcome, guards, cache }) {
   return found.sort((a, b) => a.from - b.from);
 }
 
+const SHORT = 0.1; // seconds that an answer may take to end after its last token
+
 export function Waterfall({ found }) {
   const { outcome } = found;
   const rows = spans(found);
   const end = Math.max(outcome.duration, ...rows.map((row) => row.to), 1e-6);
   const at = (seconds) => `${((100 * seconds) / end).toFixed(3)}%`;
   const first = outcome.first_token_after;
+  const last = Math.max(first ?? 0, outcome.last_token_after ?? outcome.duration);
+  const silent = outcome.duration - last > SHORT ? outcome.duration - last : 0;
+  const n = outcome.usage.completion_tokens;
+  const pace = outcome.stream && first !== null && n > 1 && last > first ? (n - 1) / (last - first) : 0;
   const wish = outcome.predicted_ttft ? (outcome.attempts.at(-1)?.started_after ?? 0) + outcome.predicted_ttft : null;
   return html`<div class="fall">
     <div class="name muted small">Stage</div>
@@ -39,49 +44,13 @@ export function Waterfall({ found }) {
         ${wish !== null && row.first != null && wish < end && html`<span class="tick wish" style=${{ left: at(wish) }} title=${`First token predicted after ${span(wish)}`} />`}
       </div>
       <div class="took">${span(row.to - row.from)}</div>`)}
-    ${first !== null && html`
+    ${first !== null && outcome.stream && html`
       <div class="name last">Tokens</div>
-      <div class="lane last" title=${found.tokens ? "When tokens came" : "When tokens came was not recorded: drawn evenly"}><${Tokens} found=${found} end=${end} /></div>
-      <div class="took last">${span(outcome.duration - first)}</div>`}
+      <div class="lane last" title=${`the first after ${span(first)}, the last after ${span(last)}`}>
+        <span class="bar" style=${{ left: at(first), width: at(last - first), "--colour": "var(--c2)" }} />
+        ${silent > 0 && html`<span class="bar hatched" style=${{ left: at(last), width: at(silent), "--colour": "var(--c6)" }} />`}
+      </div>
+      <div class="took last">${span(last - first)}</div>`}
   </div>
-  <ul class="legend"><li><span class="swatch" style=${{ "--colour": "var(--c1)" }} />an answer comes</li><li>hatched: nothing has come yet</li>${wish !== null && html`<li>dotted: when the first token was predicted</li>`}${first !== null && !found.tokens && html`<li>When each token came was not recorded; they are drawn evenly.</li>`}</ul>`;
-}
-
-/** A stroke for each token, or where they are too many, darker where more came. */
-function Tokens({ found, end }) {
-  const place = useRef();
-  const theme = useTheme();
-  const n = found.outcome.usage.completion_tokens;
-  const { first_token_after: first, duration } = found.outcome;
-  const times = arrivals(found.tokens, n, first, duration);
-  useEffect(() => {
-    const canvas = place.current;
-    const draw = () => {
-      const scale = devicePixelRatio;
-      canvas.width = canvas.clientWidth * scale;
-      canvas.height = canvas.clientHeight * scale;
-      const pen = canvas.getContext("2d");
-      pen.fillStyle = colour("--c2", Math.max(0.18, Math.min(1, (0.7 * canvas.clientWidth) / (3 * times.length || 1))));
-      for (const one of times) pen.fillRect(Math.min(canvas.width - 2 * scale, (one / end) * canvas.width), canvas.height * 0.26, 1.5 * scale, canvas.height * 0.48);
-    };
-    const watch = new ResizeObserver(draw);
-    watch.observe(canvas);
-    return () => watch.disconnect();
-  }, [found, theme]);
-  const rate = duration > first && n > 1 ? `, ${digits((n - 1) / (duration - first))} per second` : "";
-  return html`<canvas ref=${place} role="img" aria-label=${`${n} tokens${rate}`} />`;
-}
-
-function arrivals(recorded, n, first, duration) {
-  if (recorded) {
-    let before = 0;
-    return recorded.flatMap(([at, so_far]) => {
-      const came = Array(Math.max(0, so_far - before)).fill(at);
-      before = so_far;
-      return came;
-    });
-  }
-  const count = Math.min(n, 600);
-  const gap = count > 1 ? (duration - first) / (count - 1) : 0;
-  return Array.from({ length: count }, (_, k) => first + k * gap);
+  <ul class="legend"><li><span class="swatch" style=${{ "--colour": "var(--c1)" }} />an answer comes</li><li>hatched: nothing has come yet</li>${wish !== null && html`<li>dotted: when the first token was predicted</li>`}${pace > 0 && html`<li><span class="swatch" style=${{ "--colour": "var(--c2)" }} />from the first token to the last: ${digits(pace)} per second on average</li>`}${silent > 0 && html`<li>after the last token nothing came for ${span(silent)}</li>`}</ul>`;
 }
