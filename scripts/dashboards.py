@@ -244,13 +244,14 @@ FINISHED = rate("penstock_finished_total", "model", MODEL)
 QUALITY = Board(
     "penstock-quality",
     "Penstock / Quality",
-    "What the answers are like, as far as can be told without reading them.",
+    "What the answers are like, as far as can be told from receipts, and from the first words of a few.",
     (MODELS,),
     (
         (
             "Answers",
             (
                 Panel("Refused", "percentunit", (Query(share(rate("penstock_refusals_total", "model", MODEL), FINISHED), "{{model}}"),), "By the model or its provider, of all answers. An alert begins at 10%."),
+                Panel("Read like refusals", "percentunit", (Query(share(rate("penstock_answers_looked_at_total", "model", f'signal="words", {MODEL}'), rate("penstock_answers_looked_at_total", "model", MODEL)), "{{model}}"),), "An estimate, from the first words of some answers. An alert begins at 10%."),
                 Panel("At their cap of tokens", "percentunit", (Query(share(rate("penstock_finished_total", "model", f'reason="length", {MODEL}'), FINISHED), "{{model}}"),), "An alert begins at 10%."),
                 Panel("Why they ended", "reqps", (Query(rate("penstock_finished_total", "reason", MODEL), "{{reason}}"),), kind="stacked"),
                 Panel("How refusals are told", "reqps", (Query(rate("penstock_refusals_total", "signal", MODEL), "{{signal}}"),), kind="stacked"),

@@ -246,6 +246,24 @@ def test_a_place_that_is_not_there_or_a_secret_that_is_missing_is_told_without_s
     run(story)
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("refusals", [True, False], ids=["looked at", "not looked at"])
+def test_a_refusal_that_is_only_said_is_counted_unless_nobody_may_look(stream: bool, refusals: bool) -> None:
+    async def story() -> None:
+        async with FakeEngine("I cannot help with that.") as engine:
+            whole = config(engine, f"telemetry: {{ content: {{ refusals: {str(refusals).lower()} }} }}")
+
+            async def use(server: Running) -> None:
+                assert (await request(server.port, chat_bytes(stream=stream)))[0] == 200
+                _, page = await request(server.port, b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                counted = b'penstock_answers_looked_at_total{model="chat",signal="words"} 1'
+                assert (counted in page) == refusals
+
+            await serving(ServeOptions(config_text=whole), use)
+
+    run(story)
+
+
 # --- planted secrets ---
 
 CALLERS = "sk-canary-caller-0000000000"
