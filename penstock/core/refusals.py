@@ -18,7 +18,8 @@ _OPENINGS: Final = re.compile(
     r" do(?: not|n['’]t) feel comfortable)"
     r"(?:(?: to| with)?(?: \w+){0,2} (?:help|assist|provid\w*|creat\w*|writ\w*|generat\w*|shar\w*|discuss\w*|answer\w*|"
     r"comply|fulfill?|engag\w*|support\w*|giv\w*|do (?:that|this)|that|this|your request)\b|\W*$)|"
-    r"^\W*(?:(?:(?:i['’]?m|i am) )?sorry[,.]? (?:but )?no|es tut mir leid|ich kann (?:dir|ihnen|das|dabei)?\s?nicht|je ne peux pas|lo siento)\b",
+    r"^\W*(?:(?:(?:i['’]?m|i am) )?sorry[,.]? (?:but )?no|es tut mir leid|ich kann (?:dir|ihnen|das|dabei)?\s?nicht|"
+    r"je ne peux pas|lo siento)\b",
     re.IGNORECASE,
 )
 

@@ -23,6 +23,7 @@ from penstock.telemetry.options import Exporter
 from tests.app.driver import Running, chat_bytes, request, serving
 from tests.app.fake_engine import FakeEngine
 from tests.app.test_serve import reload
+from tests.canaries import HEADER, KEY, PROMPT, SECRET
 
 
 class Receiver:
@@ -266,15 +267,15 @@ def test_a_refusal_that_is_only_said_is_counted_unless_nobody_may_look(stream: b
 
 # --- planted secrets ---
 
-CALLERS = "sk-canary-caller-0000000000"
-WRONG = "sk-canary-wrong-11111111111"
-PROVIDERS = "canaryprovider2222222222"
-IN_PROMPT = "canary-prompt-text-3333333333"
-IN_HEADER = "canary-header-4444444444"
-IN_URL = "canary-url-5555555555"
-OTLP = "canary-otlp-6666666666"
-AS_MODEL = "sk-canary-model-77777777777"
-IN_ANSWER = "canary-answer-8888888888"
+CALLERS = f"{KEY}-caller-0000000000"
+WRONG = f"{KEY}-wrong-11111111111"
+PROVIDERS = f"{SECRET}-provider-2222222222"
+IN_PROMPT = f"{PROMPT}-text-3333333333"
+IN_HEADER = f"{HEADER}-4444444444"
+IN_URL = f"{HEADER}-url-5555555555"
+OTLP = f"{SECRET}-otlp-6666666666"
+AS_MODEL = "sk-parrot-model-77777777777"
+IN_ANSWER = f"{PROMPT}-answer-8888888888"
 PLANTED = (CALLERS, WRONG, PROVIDERS, IN_PROMPT, IN_HEADER, IN_URL, OTLP, AS_MODEL, IN_ANSWER)
 
 
@@ -320,7 +321,10 @@ def asking(words: str, *, model: str = "chat", key: str = CALLERS, path: str = "
     return head.encode() + body
 
 
-@pytest.mark.parametrize("content", [False, True], ids=["content off", "content on"])
+@pytest.mark.parametrize(
+    "content",
+    [pytest.param(False, id="content off"), pytest.param(True, id="content on", marks=pytest.mark.tells_prompts)],
+)
 @pytest.mark.parametrize("keys", ["penstock", "ecs"])
 def test_no_secret_that_is_planted_anywhere_comes_out_of_logs_traces_metrics_or_errors(
     content: bool, keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

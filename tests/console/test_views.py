@@ -69,7 +69,7 @@ def of(view, console, **more):
 
 @each_view
 def test_no_view_is_open(watched, view):
-    for key in (None, "sk-wrong"):
+    for key in (None, "sk-canary-wrong"):
         reply = of(view, watched, key=key)
         assert (reply.status, reply.code) == (401, "unauthorized")
 
