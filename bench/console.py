@@ -151,6 +151,7 @@ VIEWS = {
     "cost by org, team and key, 30 d": "/console/api/costs?by=org,team,key_id",
     "cost by feature of one org, 30 d": "/console/api/costs?by=feature&org=org-7",
     "cost by day in Berlin, 30 d": "/console/api/costs?by=day&zone=Europe/Berlin",
+    "cost by model, day in Tokyo, 30 d": "/console/api/costs?by=model,day&zone=Asia/Tokyo",
     "cost by hour, 7 d": "/console/api/costs?by=hour&since={week}",
     "cost by status, 1 d": "/console/api/costs?by=status&since={day}",
     "cost by user, 1 d": "/console/api/costs?by=user_hash&since={day}",

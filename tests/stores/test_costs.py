@@ -31,6 +31,7 @@ ZONES = (
     UTC,
     ZoneInfo("America/New_York"),
     ZoneInfo("Asia/Kolkata"),
+    ZoneInfo("Pacific/Auckland"),
     ZoneInfo("Australia/Lord_Howe"),  # half an hour of summer
     timezone(timedelta(hours=-12)),
 )
