@@ -114,6 +114,26 @@ class Costs:
         missing = [(part.since, min(part.until, kept)) for part in parts if not part.unit and part.since < kept]
         return Answer(tuple(found), n_groups - len(found), others, whole, tuple(missing))
 
+    async def newest(self, question: Question, most_rows: int) -> Question:
+        """The same about as many of its last hours as have `most_rows`, or about the last one in which there is any.
+        About all of its time where rollups, or the index of users, know what is asked for."""
+        rows = next((part for part in _parts(question) if not part.unit), None)
+        of_users = any(_names_users(attribute, wanted) for attribute, wanted in question.only)
+        if rows is None or rows.until - rows.since < HOUR_MICROS or of_users:
+            return question
+        hours = await self._database.read(
+            "select hour, cast(sum(requests) as bigint) from ledger_hours where hour >= $1 and hour < $2"
+            " group by hour order by hour desc",
+            (rows.since // HOUR_MICROS, -(-rows.until // HOUR_MICROS)),
+        )
+        since = rows.since
+        for (_, n), (before, more) in pairwise(hours):
+            most_rows -= n
+            if most_rows < more:
+                since = max(since, (before + 1) * HOUR_MICROS)
+                break
+        return msgspec.structs.replace(question, since_micros=since)
+
     async def kept_since(self) -> int:
         """From when on all rows are there, in microseconds; 0 when none was ever let go."""
         return int((await self._database.read("select since_micros from ledger_kept"))[0][0])
@@ -216,12 +236,18 @@ def _only(query: Query, question: Question, part: _Part) -> None:
         if not wanted:
             query.also("1 = 0")
             continue
+        if _names_users(attribute, wanted):
+            query.also("user_hash <> ''")  # which is what the index of users is for
         some = [_stored(attribute, value) for value in wanted if value is not None]
         column = _column(query, attribute, question, part)
         either = [f"{column} is null"] if None in wanted else []
         if some:
             either.append(f"{column} in ({', '.join(query.bind(value) for value in some)})")
         query.also(f"({' or '.join(either)})")
+
+
+def _names_users(attribute: By, wanted: tuple[Answered, ...]) -> bool:
+    return attribute is Attribute.USER and "" not in wanted and None not in wanted
 
 
 def _column(query: Query, by: By, question: Question, part: _Part) -> str:
