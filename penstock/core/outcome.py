@@ -60,3 +60,4 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     sampled: bool = False  # its caller records this trace
     prompt_version: str = ""
     context: tuple[str, ...] = ()  # ids of what was retrieved for its prompt
+    served: str = ""  # the version of the model: what whoever answered calls it; "": as its caller did

@@ -188,5 +188,6 @@ def receipt(call: Call) -> tuple[Outcome, Cost]:
         sampled=call.trace[2],
         prompt_version=call.lineage[0],
         context=call.lineage[1],
+        served=plane.served.get(deployment, ""),
     )
     return outcome, cost

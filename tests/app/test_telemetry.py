@@ -265,6 +265,28 @@ def test_a_refusal_that_is_only_said_is_counted_unless_nobody_may_look(stream: b
     run(story)
 
 
+def test_a_line_of_the_log_has_ids_hashes_versions_latencies_tokens_cost_and_how_it_ended(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+
+    async def story() -> None:
+        async with FakeEngine("one") as engine:
+            whole = config(engine, "telemetry: { content: { hashes: true } }", log=log)
+            whole = whole.replace("served: small", "served: small, price: { input: $1/M, output: $2/M }")
+
+            async def use(server: Running) -> None:
+                for stream in (True, False):
+                    assert (await request(server.port, chat_bytes(stream=stream)))[0] == 200
+
+            await serving(ServeOptions(config_text=whole), use)
+
+    run(story)
+    for line in map(json.loads, log.read_bytes().splitlines()):
+        said = {name for name, value in line.items() if value not in ("", None, [], {})}
+        assert said >= {"time", "level", "request_id", "trace_id", "model", "served", "deployment", "plane_version"}
+        assert said >= {"prompt_hash", "output_hash", "user_hash", "duration", "usage", "cost_nanos", "finish_reason"}
+        assert line["served"] == "small"
+
+
 # --- planted secrets ---
 
 CALLERS = f"{KEY}-caller-0000000000"
