@@ -74,8 +74,13 @@ def quantiles(metric: str, where: str = MODEL, by: str = "") -> tuple[Query, ...
     )
 
 
-def share(part: str, whole: str) -> str:
+def ratio(part: str, whole: str) -> str:
     return f"{part} / ({whole} > 0)"
+
+
+def share(part: str, whole: str) -> str:
+    """Of the same labels both, and counted by us: where nothing of the part ever was, it is 0, and not unknown."""
+    return ratio(f"({part} or 0 * {whole})", whole)
 
 
 MODELS = ("model", "label_values(penstock_requests_total, model)")
@@ -97,7 +102,7 @@ OVERVIEW = Board(
                 Panel("Requests", "reqps", (Query(REQUESTS),), kind="number", width=4),
                 Panel(
                     "Failing", "percentunit",
-                    (Query(share(f"({rate('penstock_failures_total', '', f'{OURS}, {MODEL}')} or vector(0))", REQUESTS)),),
+                    (Query(share(rate("penstock_failures_total", "", f"{OURS}, {MODEL}"), REQUESTS)),),
                     "For a reason of ours or a provider's.", "number", 4, 0.01,
                 ),
                 Panel(
@@ -197,7 +202,7 @@ REPLICAS = Board(
                 Panel("Waiting", "short", (Query(f"max by (replica) (penstock_replica_waiting_requests{{{REPLICA}}})", "{{replica}}"),)),
                 Panel("KV cache held", "percentunit", (Query(f"max by (replica) (penstock_replica_kv_used_ratio{{{REPLICA}}})", "{{replica}}"),), "An alert begins at 92%."),
                 Panel("Generated tokens", "short", (Query(rate("penstock_replica_generated_tokens_total", "replica", REPLICA), "{{replica}}"),), "Per second."),
-                Panel("Prompts found in the prefix cache", "percentunit", (Query(share(rate("penstock_replica_prefix_hit_tokens_total", "replica", REPLICA), rate("penstock_replica_prompt_tokens_total", "replica", REPLICA)), "{{replica}}"),)),
+                Panel("Prompts found in the prefix cache", "percentunit", (Query(ratio(rate("penstock_replica_prefix_hit_tokens_total", "replica", REPLICA), rate("penstock_replica_prompt_tokens_total", "replica", REPLICA)), "{{replica}}"),)),
                 Panel("Preemptions", "short", (Query(rate("penstock_replica_preemptions_total", "replica", REPLICA), "{{replica}}"),), "Per second: put back for want of KV cache."),
             ),
         ),
@@ -215,7 +220,7 @@ COST = Board(
             (
                 Panel("Dollars per hour", "currencyUSD", (Query(f"{rate('penstock_cost_dollars_total', 'model', MODEL)} * 3600", "{{model}}"),), kind="stacked", width=12),
                 Panel("Dollars of a day", "currencyUSD", (Query(f"sum by (model) (increase(penstock_cost_dollars_total{{{MODEL}}}[1d]))", "{{model}}"),), "The last 24 hours, at every moment.", "stacked", 12),
-                Panel("Dollars per million output tokens", "currencyUSD", (Query(f"1e6 * {share(rate('penstock_cost_dollars_total', 'model', MODEL), rate('penstock_completion_tokens_total', 'model', MODEL))}", "{{model}}"),)),
+                Panel("Dollars per million output tokens", "currencyUSD", (Query(f"1e6 * {ratio(rate('penstock_cost_dollars_total', 'model', MODEL), rate('penstock_completion_tokens_total', 'model', MODEL))}", "{{model}}"),)),
                 Panel("Requests without a price", "reqps", (Query(rate("penstock_unpriced_requests_total", "model", MODEL), "{{model}}"),), "They are in no sum, and no budget holds them.", "stacked"),
                 Panel("Tokens by who counted them", "short", (Query(rate("penstock_completion_tokens_total", "source", MODEL), "{{source}}"),), "Per second.", "stacked"),
             ),
@@ -244,13 +249,14 @@ FINISHED = rate("penstock_finished_total", "model", MODEL)
 QUALITY = Board(
     "penstock-quality",
     "Penstock / Quality",
-    "What the answers are like, as far as can be told without reading them.",
+    "What the answers are like, as far as can be told from receipts, and from the first words of a few.",
     (MODELS,),
     (
         (
             "Answers",
             (
                 Panel("Refused", "percentunit", (Query(share(rate("penstock_refusals_total", "model", MODEL), FINISHED), "{{model}}"),), "By the model or its provider, of all answers. An alert begins at 10%."),
+                Panel("Read like refusals", "percentunit", (Query(share(rate("penstock_answers_looked_at_total", "model", f'signal="words", {MODEL}'), rate("penstock_answers_looked_at_total", "model", MODEL)), "{{model}}"),), "An estimate, from the first words of some answers. An alert begins at 10%."),
                 Panel("At their cap of tokens", "percentunit", (Query(share(rate("penstock_finished_total", "model", f'reason="length", {MODEL}'), FINISHED), "{{model}}"),), "An alert begins at 10%."),
                 Panel("Why they ended", "reqps", (Query(rate("penstock_finished_total", "reason", MODEL), "{{reason}}"),), kind="stacked"),
                 Panel("How refusals are told", "reqps", (Query(rate("penstock_refusals_total", "signal", MODEL), "{{signal}}"),), kind="stacked"),

@@ -1,4 +1,5 @@
-"""Rules for every test: no network beyond this machine, Hypothesis profiles, and a seed that a failing run prints."""
+"""Rules for every test: no network beyond this machine, no secret in any output, Hypothesis profiles, and a seed that a
+failing run prints."""
 
 from __future__ import annotations
 
@@ -6,13 +7,15 @@ import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from random import Random
 from typing import Any
 
 import pytest
 import uvloop
 from hypothesis import settings
+
+from tests import canaries
 
 settings.register_profile("dev", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
@@ -38,6 +41,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if terminalreporter.stats.get("failed"):
         line = f"random tests: PENSTOCK_SEED={SEED} repeats this run; Hypothesis repeats its own failures"
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _watched_doors() -> Iterator[None]:
+    with canaries.watched():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fails a test whose outputs have a word of `canaries`."""
+    report = yield
+    if report.when == "teardown":
+        found = canaries.planted_in(item, report)
+        if found:
+            report.outcome = "failed"
+            report.longrepr = f"this test told what nobody may tell: {', '.join(sorted(set(found)))}"
+    return report
 
 
 @pytest.fixture

@@ -70,7 +70,9 @@ def telemetry_of(telemetry: Telemetry) -> TelemetryOptions:
             honour_caller=sampling.honour_caller,
             most_per_second=float(sampling.most_per_second),
         ),
-        capture=Capture(content.capture, n_bytes(content.max_bytes), content.hashes, content.hash_key),
+        capture=Capture(
+            content.capture, n_bytes(content.max_bytes), content.hashes, content.hash_key, content.refusals
+        ),
         propagate=telemetry.propagate,
         log_keys=telemetry.log_keys,
         service=telemetry.service,

@@ -76,6 +76,9 @@ class ContentOptions(Options, frozen=True):
         SecretReference | None,
         says("Of the hashes: env:NAME or file:/path. Without one, who has a text can find where it was sent."),
     ] = None
+    refusals: Annotated[
+        bool, says("Look at the first words of some answers, and count what reads like a refusal. Nothing is kept.")
+    ] = True
 
 
 class Telemetry(Options, frozen=True):

@@ -159,13 +159,15 @@ CostView: Final[Any] = msgspec.defstruct(
 
 class CostsView(msgspec.Struct, frozen=True):
     """`items`, the most expensive first, and `others` together are `total`; `others` stands for `n_others` groups.
-    `missing` are ranges of time whose rows were let go and would have been needed."""
+    `missing` are ranges of time whose rows were let go and would have been needed; `since`: only from then on, because
+    before there are too many rows to read while somebody waits."""
 
     items: tuple[CostView, ...]
     n_others: int
     others: CostView
     total: CostView
     missing: tuple[tuple[str, str], ...]
+    since: str | None = None
 
 
 class Verification(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -23,6 +23,7 @@ REQUESTS: Final = {
 PAGE: Final = {"since": "Unix seconds.", "until": "Likewise.", "before": "`next` of a page.", "most": "From 1 to 200."}
 COSTS: Final = {
     "by": "Attributes, with commas.", "since": "", "until": "", "most": "", "zone": "", "tag:*": "",
+    "whole": "1: all of the time, however many requests have to be read one by one.",
     **{str(one): "" for one in Attribute if one not in (Attribute.HOUR, Attribute.DAY)},
 }  # fmt: skip
 MOST_REQUESTS: Final = 200
@@ -78,7 +79,7 @@ def costs(query: Mapping[str, str], now: float, org: str) -> CostQuestion:
     for name, value in query.items():
         if name.startswith(TAG):
             only[Tag(name.removeprefix(TAG))] = (value,) if value else (None, "")
-        elif name in COSTS and name not in ("by", "since", "until", "most", "zone"):
+        elif name in COSTS and name not in ("by", "since", "until", "most", "zone", "whole"):
             attribute = Attribute(name)
             if attribute is Attribute.STATUS and not _STATUS.fullmatch(value):
                 raise Invalid(Fault(name, "is a number such as 200"))

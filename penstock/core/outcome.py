@@ -61,3 +61,4 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     prompt_version: str = ""
     context: tuple[str, ...] = ()  # ids of what was retrieved for its prompt
     last_token_after: float | None = None  # of a stream: when something that means anything last came
+    served: str = ""  # the version of the model: what whoever answered calls it; "": as its caller did

@@ -198,5 +198,6 @@ def receipt(call: Call) -> tuple[Outcome, Cost]:
         prompt_version=call.lineage[0],
         context=call.lineage[1],
         last_token_after=until,
+        served=plane.served.get(deployment, ""),
     )
     return outcome, cost

@@ -73,6 +73,7 @@ class Plane(msgspec.Struct, frozen=True):
     prefills: Mapping[str, PrefillRule]  # by deployment: those whose prompts may be computed elsewhere
     tokens: Mapping[str, TokenAsker]  # by deployment: those that tell what they cache, in tokens
     renewed: Mapping[str, Authorization]  # by replica: credentials that must be fetched before it is ready
+    served: Mapping[str, str]  # by deployment: what it calls its model, where callers' names are changed to that
     keyring: Keyring
     rules: Rules
     zone: tzinfo  # whose hours routing means

@@ -158,6 +158,7 @@ class Preparer:
             prefills={one.name: one.prefill for one in spec.deployments if one.prefill is not None},
             tokens={} if asker is None else {one.name: asker for one in spec.deployments if one.kv_events is not None},
             renewed={name: one.authorization for name, one in live.items() if one.authorization.constant is None},
+            served={one.name: one.served for one in spec.deployments if one.served is not None},
             keyring=self._keyring(spec, previous),
             rules=Rules(spec.limits, zone(spec.timezone), lookup(spec, None if issued is None else issued.limits_of)),
             zone=zone(spec.timezone),

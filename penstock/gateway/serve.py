@@ -59,7 +59,7 @@ from penstock.gateway.try_upstreams import Try, TryUpstreams
 from penstock.resilience.failures import for_caller
 from penstock.stores.counters_memory import MemoryCounters
 from penstock.stores.memory import MemoryResponses
-from penstock.telemetry.content import Content
+from penstock.telemetry.content import Content, Holder
 from penstock.wire import anthropic, openai_chat
 from penstock.wire.lineage import lineage
 from penstock.wire.media import remote_media
@@ -104,7 +104,7 @@ class Gateway:
         self._responses = stored or StoredResponses(MemoryResponses(), plane.clock)
         self._background = Background(self._responses)
         self._feedback = feedback
-        self._pressure = Pressure()
+        self._pressure, self._holder = Pressure(), Holder()
         self._swept_at = 0.0
         self._pages: dict[bytes, Page] = {
             b"/healthz": self._alive,
@@ -174,8 +174,8 @@ class Gateway:
             request = operation.parse(exchange, call.id, endpoint, call.caller, call.received_at, model)
             call.request = request = _with_deadline(request, exchange.header(b"x-request-timeout"))
             call.lineage = lineage(exchange.header, request.fields)
-            if telemetry.capture.wanted and not request.form and self._on_content is not None:
-                call.content = Content(exchange.body)
+            if self._on_content is not None and not request.form:
+                call.content = self._holder.hold(telemetry.capture, endpoint, exchange.body, call.received_at)
             route = _route(plane, call.caller, request.model, endpoint)
             if route is None:
                 call.status, call.error = 200, None

@@ -1,1 +1,1 @@
-"""How well it goes: service levels, alerts, refusals, feedback. Pure: numbers come in, verdicts go out."""
+"""How well it goes: service levels, alerts, feedback. Pure: numbers come in, verdicts go out."""

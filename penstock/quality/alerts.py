@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from penstock.quality.sli import Indicator, Part, Sli, sli_of
+from penstock.quality.sli import IN_WORDS, Indicator, Part, Sli, sli_of
 from penstock.quality.slo import Severity
 
 MOST_ACTIVE: Final = 1_000  # alerts at once; what comes later is counted and not told
@@ -97,6 +97,14 @@ RULES: Final = (
         300.0,
         "More than {over} of the answers of {model} are refusals.",
         "A change of model, prompt or provider policy; or somebody who tries the filters. The traces are kept.",
+    ),
+    Rule(
+        "RefusalsInWordsHigh",
+        "ticket",
+        Share(IN_WORDS, 0.10, ("model",)),
+        300.0,
+        "More than {over} of the answers of {model} that were looked at read like refusals.",
+        "As for RefusalsHigh. It is an estimate, from the first words of some answers: read a few.",
     ),
     Rule(
         "GpuMemoryHigh",

@@ -78,6 +78,12 @@ _FAILED: Final = Match("of", ("request",))
 _FINISHED: Final = Term("penstock_finished_total")
 _OPINIONS: Final = ("good", "bad")
 
+IN_WORDS: Final = Sli(
+    (Term("penstock_answers_looked_at_total", (Match("signal", ("words",)),)),),
+    (Term("penstock_answers_looked_at_total"),),
+)
+"""Answers that read like refusals, of those that were looked at."""
+
 _COUNTED: Final = {
     # what a caller could have avoided is no event at all, and neither is who left or has used up a limit
     Indicator.AVAILABILITY: Sli(

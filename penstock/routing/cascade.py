@@ -9,12 +9,12 @@ Sources: FrugalGPT (Chen et al., 2023) for the shape; probabilities of tokens as
 
 from __future__ import annotations
 
-import re
 from math import exp
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from penstock.core.refusals import reads_like_a_refusal
 from penstock.routing.spec import CascadeSpec, Escalation
 
 
@@ -186,7 +186,7 @@ class Cascade:
                 doubt = misfit(answer.text, self._schema)
             if not doubt and not answer.text.strip():
                 doubt = "it is empty"
-            if not doubt and rule.refusal and refuses(answer.text):
+            if not doubt and rule.refusal and reads_like_a_refusal(answer.text):
                 doubt = "it refuses"
         if doubt:
             return self._escalate(doubt)
@@ -208,19 +208,6 @@ class Cascade:
     def _ask(self) -> Ask:
         self._shown = self._last
         return Ask(self._step, self._spec.steps[self._step], self._last)
-
-
-_REFUSAL: Final = re.compile(
-    r"^\W*(?:i['’]?m (?:really |very )?(?:sorry|unable|not able)|(?:i am|i'm) an ai\b|sorry,? (?:but )?i (?:can|will)|"
-    r"(?:unfortunately,? )?i (?:can(?:not|['’]?t| not)|won['’]?t|will not|am (?:not able|unable))\b|"
-    r"as an ai\b|i must decline|es tut mir leid|ich kann (?:dir|ihnen|das|dabei)?\s?nicht|je ne peux pas|lo siento)",
-    re.IGNORECASE,
-)
-
-
-def refuses(text: str) -> bool:
-    """Whether it begins as refusals do. Some that are worded otherwise are not found."""
-    return _REFUSAL.match(text[:200]) is not None
 
 
 _decode = msgspec.json.Decoder().decode

@@ -2,7 +2,8 @@
 
 Whole days and hours come from the rollups where they know enough, everything else from the rows, in one statement: what
 is asked for twice in different words adds up to the same nano-dollar. What was let go is said to be missing, not
-counted as nothing.
+counted as nothing. Days of another zone are those of UTC, less the hours that are of another day there, which are added
+to that one: a twelfth of the hours has to be read for a zone two hours off, and not all of them.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _OF_ONE_ROW: Final = {
 _NUMBERED: Final = (Attribute.HOUR, Attribute.STATUS)
 _AT: Final = Entry.__struct_fields__.index("at_micros")
 _EPOCH: Final = date(1970, 1, 1)
+_UTC_DAY: Final = "(hour / 24)"
+_BOTH_WAYS: Final = "(select 1 as sign union all select -1) as both_ways"
 
 Answered = str | int | None
 
@@ -88,12 +91,14 @@ class Costs:
         columns = [f"g{n}" for n in range(len(question.by))]
         sums = ", ".join(f"cast(coalesce(sum({name}), 0) as bigint) as {name}" for name in _SUMS)
         listed = ", ".join([*columns, *_SUMS])
+        # A group whose hours have all been moved to other days is none.
+        having = " having sum(there) <> 0" if any(part.moved for part in parts) else ""
         values.append(question.most)
         # The groups, and one row that is the total and knows how many groups there are: from the same moment.
         rows = await self._database.read(
             f"with source as ({source}),"
             f" grouped as (select {', '.join([*columns, sums])} from source"
-            + (f" group by {', '.join(columns)})" if columns else ")")
+            + (f" group by {', '.join(columns)}{having})" if columns else ")")
             + f" select * from (select cast(0 as bigint) as n, {listed} from grouped order by cost_nanos desc,"
             f" requests desc{''.join(f', {name} is null, {name}' for name in columns)} limit ${len(values)}) as dearest"
             f" union all select {', '.join(['count(*)', *['null' for _ in columns], sums])} from grouped",
@@ -109,6 +114,26 @@ class Costs:
         missing = [(part.since, min(part.until, kept)) for part in parts if not part.unit and part.since < kept]
         return Answer(tuple(found), n_groups - len(found), others, whole, tuple(missing))
 
+    async def newest(self, question: Question, most_rows: int) -> Question:
+        """The same about as many of its last hours as have `most_rows`, or about the last one in which there is any.
+        About all of its time where rollups, or the index of users, know what is asked for."""
+        rows = next((part for part in _parts(question) if not part.unit), None)
+        of_users = any(_names_users(attribute, wanted) for attribute, wanted in question.only)
+        if rows is None or rows.until - rows.since < HOUR_MICROS or of_users:
+            return question
+        hours = await self._database.read(
+            "select hour, cast(sum(requests) as bigint) from ledger_hours where hour >= $1 and hour < $2"
+            " group by hour order by hour desc",
+            (rows.since // HOUR_MICROS, -(-rows.until // HOUR_MICROS)),
+        )
+        since = rows.since
+        for (_, n), (before, more) in pairwise(hours):
+            most_rows -= n
+            if most_rows < more:
+                since = max(since, (before + 1) * HOUR_MICROS)
+                break
+        return msgspec.structs.replace(question, since_micros=since)
+
     async def kept_since(self) -> int:
         """From when on all rows are there, in microseconds; 0 when none was ever let go."""
         return int((await self._database.read("select since_micros from ledger_kept"))[0][0])
@@ -119,7 +144,7 @@ class Costs:
         while True:
             query = Query(self._database.dialect, rollups=False)
             query.bound("at_micros", question.since_micros, question.until_micros)
-            _only(query, question, "")
+            _only(query, question, ROWS)
             if after is not None:
                 query.also(f"(at_micros, request_id) > ({query.bind(after[0])}, {query.bind(after[1])})")
             sql = f"select {names(LEDGER)} from ledger where {query.where} order by at_micros, request_id"
@@ -132,26 +157,45 @@ class Costs:
 
     def _select(self, part: _Part, question: Question, values: list[Value]) -> str:
         query = Query(self._database.dialect, part.unit == HOUR, values)
-        groups = [f"{_column(query, by, question, part.unit)} as g{n}" for n, by in enumerate(question.by)]
+        groups = [f"{_column(query, by, question, part)} as g{n}" for n, by in enumerate(question.by)]
         if part.unit:
             query.bound(part.unit, part.since // _MICROS[part.unit], part.until // _MICROS[part.unit])
         else:
             query.bound("at_micros", part.since, part.until)
-        _only(query, question, part.unit)
-        sums = (name if part.unit else f"{_OF_ONE_ROW.get(name, name)} as {name}" for name in _SUMS)
-        return f"select {', '.join([*groups, *sums])} from {part.table} where {query.where}"
+        _only(query, question, part)
+        table, there = f"ledger_{part.unit}s", "hours" if part.unit == DAY else "1"
+        sums = list(_SUMS)
+        if part.moved:
+            table, there = f"({self._moved(part, question, values)}) as moved cross join {_BOTH_WAYS}", "sign * hours"
+            sums = [f"sign * {name} as {name}" for name in _SUMS]
+        elif not part.unit:
+            table, sums = "ledger", [f"{_OF_ONE_ROW.get(name, name)} as {name}" for name in _SUMS]
+        return f"select {', '.join([*groups, *sums, f'{there} as there'])} from {table} where {query.where}"
+
+    def _moved(self, part: _Part, question: Question, values: list[Value]) -> str:
+        """The hours that are of another day than in UTC, with no more attributes than are asked for."""
+        query = Query(self._database.dialect, True, values)
+        query.bound(HOUR, part.since // HOUR_MICROS, part.until // HOUR_MICROS)
+        query.also(f"{_local_day(query, question, HOUR)} <> {_UTC_DAY}")
+        asked = {*question.by, *(attribute for attribute, _ in question.only)} - {Attribute.DAY}
+        columns = ", ".join([HOUR, *sorted(map(str, asked))])
+        sums = ", ".join(f"sum({name}) as {name}" for name in _SUMS)
+        return f"select {columns}, count(*) as hours, {sums} from ledger_hours where {query.where} group by {columns}"
 
 
 class _Part(msgspec.Struct, frozen=True):
-    """A range of time, and which rollups are asked about it: those by DAY or by HOUR, or ("") the rows."""
+    """A range of time, and which rollups are asked about it: those by DAY or by HOUR, or ("") the rows.
+
+    `moved`: only hours whose day is another one than that of UTC, and each twice: added to its own, taken from UTC's.
+    """
 
     since: int
     until: int
     unit: str
+    moved: bool = False
 
-    @property
-    def table(self) -> str:
-        return f"ledger_{self.unit}s" if self.unit else "ledger"
+
+ROWS: Final = _Part(0, ALWAYS, "")
 
 
 def _parts(question: Question) -> Iterator[_Part]:
@@ -173,37 +217,50 @@ def _parts(question: Question) -> Iterator[_Part]:
 
 
 def _whole(begin: int, end: int, question: Question, asked: set[By]) -> Iterator[_Part]:
-    """Of whole hours: those that are whole days of UTC by the day, where nobody asks for less or for other days."""
+    """Of whole hours: those that are whole days of UTC by the day, where nobody asks for less."""
     first, last = -(-begin // DAY_MICROS) * DAY_MICROS, end // DAY_MICROS * DAY_MICROS
-    days_are_those = Attribute.DAY not in asked or all(not offset for _, offset in _offsets(question.zone, begin, end))
-    if first >= last or Attribute.HOUR in asked or not days_are_those:
+    if first >= last or Attribute.HOUR in asked:
         yield _Part(begin, end, HOUR)
         return
     if begin < first:
         yield _Part(begin, first, HOUR)
     yield _Part(first, last, DAY)
+    if Attribute.DAY in asked and any(offset for _, offset in _offsets(question.zone, begin, end)):
+        yield _Part(first, last, HOUR, moved=True)
     if last < end:
         yield _Part(last, end, HOUR)
 
 
-def _only(query: Query, question: Question, unit: str) -> None:
+def _only(query: Query, question: Question, part: _Part) -> None:
     for attribute, wanted in question.only:
         if not wanted:
             query.also("1 = 0")
             continue
+        if _names_users(attribute, wanted):
+            query.also("user_hash <> ''")  # which is what the index of users is for
         some = [_stored(attribute, value) for value in wanted if value is not None]
-        column = _column(query, attribute, question, unit)
+        column = _column(query, attribute, question, part)
         either = [f"{column} is null"] if None in wanted else []
         if some:
             either.append(f"{column} in ({', '.join(query.bind(value) for value in some)})")
         query.also(f"({' or '.join(either)})")
 
 
-def _column(query: Query, by: By, question: Question, rollups: str) -> str:
+def _names_users(attribute: By, wanted: tuple[Answered, ...]) -> bool:
+    return attribute is Attribute.USER and "" not in wanted and None not in wanted
+
+
+def _column(query: Query, by: By, question: Question, part: _Part) -> str:
     if by is not Attribute.DAY:
         return query.column(by)
-    if rollups == DAY:
+    if part.unit == DAY:
         return DAY
+    day = _local_day(query, question, part.unit)
+    return f"(case when sign = 1 then {day} else {_UTC_DAY} end)" if part.moved else day
+
+
+def _local_day(query: Query, question: Question, rollups: str) -> str:
+    """Of an hour, or of a row."""
     # A day more and a day less: integers are divided towards zero, and a zone may be behind 1970.
     unit, moment = (HOUR_MICROS, HOUR) if rollups else (1, "at_micros")
     pieces = _offsets(question.zone, question.since_micros, question.until_micros)

@@ -217,6 +217,14 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "`content_filter`, `refusal`.",
     ),
     Metric(
+        "penstock_answers_looked_at_total",
+        Kind.COUNTER,
+        "",
+        ("model", "signal"),
+        "Whole answers whose first words were looked at, five a second of each worker at most, by what says that they "
+        "refuse: `declared` (as above), `words` (an estimate: they read like a refusal), `none`. Shares are of these.",
+    ),
+    Metric(
         "penstock_feedback_total",
         Kind.COUNTER,
         "",

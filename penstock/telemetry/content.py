@@ -1,4 +1,5 @@
 """The texts of one request, held while it lives and only when that was asked for; redacted before anybody sees them.
+The first words of a few answers are held besides, to be looked at for a refusal and forgotten.
 
 `Content` is fed by the gateway and only keeps references. What the bytes say is read when the request is over, and its
 trace is kept or its line wants hashes: of chat and text completions, responses and messages. Other bodies are shown as
@@ -9,40 +10,45 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any, Final
 
 import msgspec
 
+from penstock.core.request import Endpoint
 from penstock.telemetry.options import Capture
 from penstock.telemetry.redact import redact
 from penstock.telemetry.spans import Value
 
 HELD: Final = 2**20  # bytes of an answer, as it was sent: events say 40 bytes for one of text
+OPENING: Final = 4 * 1024  # bytes of a stream in which its first words are: some 20 events
+LOOK_EVERY: Final = 0.2  # seconds between two answers that are looked at: a stream takes 50 us
 HASH_BYTES: Final = 12
 LONGEST_SECRET: Final = 4_096  # characters looked at beyond a cut
 
 _any = msgspec.json.Decoder().decode
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_SAY_SOMETHING: Final = frozenset({Endpoint.CHAT, Endpoint.COMPLETION, Endpoint.RESPONSES, Endpoint.MESSAGES})
 _ASKED: Final = ("messages", "input", "prompt", "query", "text")
 
 
 class Content:
     """`cut` is true when the answer was longer than what is held."""
 
-    __slots__ = ("_n_bytes", "asked", "cut", "parts")
+    __slots__ = ("_room", "asked", "cut", "parts")
 
-    def __init__(self, asked: bytes) -> None:
-        """`asked` is the body of the request."""
+    def __init__(self, asked: bytes, room: int = HELD) -> None:
+        """`asked` is the body of the request; of the answer, parts are held until there are `room` bytes."""
         self.asked = asked
         self.parts: list[bytes] = []
         self.cut = False
-        self._n_bytes = 0
+        self._room = room
 
     def said(self, data: bytes) -> None:
         """So much more of the answer goes to the caller."""
-        if self._n_bytes < HELD:
+        if self._room > 0:
             self.parts.append(data)
-            self._n_bytes += len(data)
+            self._room -= len(data)
         else:
             self.cut = True
 
@@ -55,6 +61,25 @@ class Content:
             write(data)
 
         return both
+
+
+class Holder:
+    """Decides of which requests the texts are held: of all, where that was asked for; or else the first words of an
+    answer, of those alone that say something, now and then.
+    """
+
+    __slots__ = ("_look_at",)
+
+    def __init__(self) -> None:
+        self._look_at = -inf  # not before this
+
+    def hold(self, capture: Capture, endpoint: Endpoint, asked: bytes, now: float) -> Content | None:
+        if capture.wanted:
+            return Content(asked)
+        if now < self._look_at or not capture.refusals or endpoint not in _SAY_SOMETHING:
+            return None
+        self._look_at = now + LOOK_EVERY
+        return Content(b"", OPENING)
 
 
 class Reader:
@@ -102,6 +127,12 @@ class Reader:
             if room <= 0:
                 break
         return msgspec.json.encode(kept[::-1]).decode()
+
+
+def opening_in(content: Content) -> str:
+    """The first words of the answer, and as many more as there happen to be."""
+    data = b"".join(content.parts)
+    return said_in(data if data[:64].lstrip()[:1] == b"{" else data[:OPENING])
 
 
 def asked_in(body: bytes) -> Any:

@@ -133,6 +133,12 @@ class RequestMetrics:
         if len(self._waiting) >= BATCH:
             self._count_waiting()
 
+    def looked_at(self, outcome: Outcome, signal: str) -> None:
+        """Somebody looked at its first words: `signal` is what said that it refuses, or `NONE`."""
+        self.serves((outcome.model,))
+        model = outcome.model if outcome.model in self._served else UNKNOWN
+        self._registry.counter("penstock_answers_looked_at_total").labels(model, signal).inc()
+
     def show(self, outcome: Outcome, trace_id: str) -> None:
         """The trace of that one is kept: where its latencies are counted, people find it."""
         if outcome.attempts:

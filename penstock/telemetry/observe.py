@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from penstock.core.outcome import Outcome
+from penstock.core.refusals import reads_like_a_refusal
 from penstock.telemetry.access_log import AccessLog
-from penstock.telemetry.content import Content, Reader
+from penstock.telemetry.catalogue import NONE
+from penstock.telemetry.content import Content, Reader, opening_in
 from penstock.telemetry.export import Kept, SpanExporter
 from penstock.telemetry.fold import RequestMetrics
 from penstock.telemetry.metrics import Registry
@@ -36,11 +38,11 @@ class Observer:
         self.metrics, self.log = metrics, log
         self.listener: Callable[[Outcome, str], None] | None = None
         self._traces = registry.counter("penstock_traces_total")
-        self._waiting: list[tuple[Outcome, Content | None, tuple[str, str] | None]] = []
+        self._waiting: list[tuple[Outcome, Content | None, tuple[str, str] | None, bool]] = []
         self._exporters: Sequence[SpanExporter] = ()
         self._sampler = TailSampler(DEFAULT.sampling)
         self._reader = Reader(DEFAULT.capture)
-        self._hashes = False
+        self._holds = self._hashes = False
         registry.before_snapshot(self.look)
 
     def use(self, options: TelemetryOptions, exporters: Sequence[SpanExporter], hash_key: bytes = b"") -> None:
@@ -49,18 +51,27 @@ class Observer:
         self._exporters = exporters
         self._sampler = TailSampler(options.sampling)
         self._reader = Reader(options.capture, hash_key)
-        self._hashes = options.capture.hashes
+        self._holds, self._hashes = options.capture.wanted, options.capture.hashes
         if self.log is not None:
             self.log.keys, self.log.service = options.log_keys, options.service
 
     def on_outcome(self, outcome: Outcome, content: Content | None = None) -> None:
         """Once for each request."""
-        hashes = self._reader.hashes(content) if content is not None and self._hashes else None
+        hashes, refused = None, bool(refusal_signal(outcome.finish_reason, outcome.error))
+        if content is not None:
+            if outcome.error is None and outcome.finish_reason is not None and outcome.attempts:
+                worded = not refused and reads_like_a_refusal(opening_in(content))
+                self.metrics.looked_at(outcome, "declared" if refused else "words" if worded else NONE)
+                refused |= worded
+            if self._hashes:
+                hashes = self._reader.hashes(content)
+            if not self._holds:
+                content = None  # what was looked at is forgotten
         self.metrics.on_outcome(outcome)
         if self.log is not None:
             self.log.on_outcome(outcome, hashes)
         if self._exporters or self.listener is not None:
-            self._waiting.append((outcome, content, hashes))
+            self._waiting.append((outcome, content, hashes, refused))
             if len(self._waiting) >= BATCH:
                 self.look()
 
@@ -68,9 +79,9 @@ class Observer:
         """Decide about the traces of those that wait."""
         waiting, self._waiting = self._waiting, []
         decide, verdicts, listener = self._sampler.decide, dict[str, int](), self.listener
-        for outcome, content, hashes in waiting:
+        for outcome, content, hashes, refused in waiting:
             trace_id = outcome.trace_id or trace_id_of(outcome.request_id)
-            why = decide(outcome, trace_id, bool(refusal_signal(outcome.finish_reason, outcome.error)))
+            why = decide(outcome, trace_id, refused)
             verdicts[why] = verdicts.get(why, 0) + 1
             if listener is not None:
                 listener(outcome, why)

@@ -35,12 +35,13 @@ class Exporter(msgspec.Struct, frozen=True):
 
 
 class Capture(msgspec.Struct, frozen=True):
-    """What is kept of the texts themselves. By default nothing."""
+    """What is kept of the texts themselves: by default nothing. What is looked at: the beginning of a few answers."""
 
     content: bool = False  # put prompts and answers into the traces that are kept, redacted
     max_bytes: int = 16 * 1024  # of a prompt, and of an answer
     hashes: bool = False  # of prompt and answer, on every line of the log and in traces
     hash_key: str | None = None  # a reference; None: whoever has a text can tell that it was sent
+    refusals: bool = True  # look at the first words of some answers, and count what reads like a refusal
 
     @property
     def wanted(self) -> bool:

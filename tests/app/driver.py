@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.app.serve import ServeOptions, serve
+from tests.canaries import HEADER, PROMPT, SIGHTINGS, USER
 
 
 class Running:
@@ -39,8 +40,9 @@ class Running:
 
 
 def chat_bytes(*, model: str = "chat", stream: bool = False, key: str | None = None, close: bool = True) -> bytes:
-    body = json.dumps({"model": model, "stream": stream, "messages": [{"role": "user", "content": "hi"}]}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    messages = [{"role": "user", "content": f"hi {PROMPT}"}]
+    body = json.dumps({"model": model, "stream": stream, "user": USER, "messages": messages}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\nx-app: {HEADER}\r\n"
     if close:
         head += "connection: close\r\n"
     if key is not None:
@@ -101,6 +103,7 @@ async def serving(
         result = await server
     if isinstance(result, Exception):
         raise result
+    SIGHTINGS.look("what serve tells", "\n".join(told))
     return result, told
 
 

@@ -19,16 +19,16 @@ from tests.app.test_books import text_of
 from tests.app.test_serve import never, reload, run, text
 from tests.stores.redis_server import redis_server
 
-ADMIN = f"admin: {{ port: 0, keys: [{{ id: ops, role: owner, sha256: {digest('sk-ops')} }}] }}\n"
-KEYS = f"keys: [{{ id: filed, sha256: {digest('sk-filed')} }}]\n"
-TWO_KEYS = f"keys: [{{ id: filed, sha256: {digest('sk-filed')} }}, {{ id: second, sha256: {digest('sk-second')} }}]\n"
+ADMIN = f"admin: {{ port: 0, keys: [{{ id: ops, role: owner, sha256: {digest('sk-canary-ops')} }}] }}\n"
+KEYS = f"keys: [{{ id: filed, sha256: {digest('sk-canary-filed')} }}]\n"
+TWO_KEYS = f"{KEYS[:-2]}, {{ id: second, sha256: {digest('sk-canary-second')} }}]\n"
 LIMITS = """\
 limits: { calm: { requests: 600/h, per: key } }
 budgets: { house: { amount: $9, every: month, per: all } }
 """
 
 
-async def ask(server: Running, method: str, path: str, body: Any = None, key: str = "sk-ops") -> tuple[int, Any]:
+async def ask(server: Running, method: str, path: str, body: Any = None, key: str = "sk-canary-ops") -> tuple[int, Any]:
     line = await server.until_told("The admin API is at")
     port = int(line.rpartition("/admin")[0].rpartition(":")[2])
     sent = b"" if body is None else json.dumps(body).encode()
@@ -61,8 +61,8 @@ def test_a_key_that_is_made_is_let_in_and_one_that_is_revoked_is_not(tmp_path: P
                 assert (await server.chat(key=made["secret"]))[0] == 200
                 assert (await ask(server, "POST", "/orgs/acme/revoke"))[0] == 200
                 await until_chat(server, rotated["secret"], 401)
-                assert (await server.chat(key="sk-filed"))[0] == 200
-                assert (await server.chat(key="sk-ops"))[0] == 401, "an admin key calls no models"
+                assert (await server.chat(key="sk-canary-filed"))[0] == 200
+                assert (await server.chat(key="sk-canary-ops"))[0] == 401, "an admin key calls no models"
                 assert (await server.get("/admin/v1/me"))[0] == 404, "it has an address of its own"
 
             code, told = await serving(ServeOptions(config_path=str(path), workers=workers), use)
@@ -93,7 +93,7 @@ def test_what_is_used_of_limits_is_told_with_the_fullest_first(tmp_path: Path, w
 
             async def use(server: Running) -> None:
                 assert await used(server, 0) == {"calm": [], "house": [{"who": "all", "used": 0, "amount": 9 * 10**9}]}
-                for key in ("sk-filed", "sk-second", "sk-filed"):
+                for key in ("sk-canary-filed", "sk-canary-second", "sk-canary-filed"):
                     assert (await server.chat(key=key))[0] == 200
                 found = await used(server, 3)
                 assert found["house"] == [{"who": "all", "used": 3 * 10**9, "amount": 9 * 10**9}]

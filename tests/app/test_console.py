@@ -21,7 +21,7 @@ async def ask(
     path: str,
     body: Any = None,
     headers: str = "",
-    key: str | None = "sk-ops",
+    key: str | None = "sk-canary-ops",
     method: str = "",
     root: str = "/console",
 ) -> tuple[int, bytes]:
@@ -55,8 +55,8 @@ def test_what_workers_do_is_what_the_console_shows_and_a_restart_forgets_none_of
 
             async def use(server: Running) -> None:
                 for _ in range(6):
-                    assert (await server.chat(key="sk-filed"))[0] == 200
-                assert (await server.chat(key="sk-filed", model="nobody"))[0] == 404
+                    assert (await server.chat(key="sk-canary-filed"))[0] == 200
+                assert (await server.chat(key="sk-canary-filed", model="nobody"))[0] == 404
                 listed = await until(server, "/requests", lambda found: len(found["items"]) == 7)
                 assert {line["key_id"] for line in listed["items"]} == {"filed"}
                 assert [line["error"] for line in listed["items"] if line["error"]] == ["model_not_found"]
@@ -89,12 +89,12 @@ def test_the_playground_and_explanations_go_through_the_gateway_with_the_users_o
             body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
 
             async def use(server: Running) -> None:
-                with_key = "x-penstock-key: sk-filed\r\n"
+                with_key = "x-penstock-key: sk-canary-filed\r\n"
                 status, answer = await ask(server, "/api/playground", body, with_key)
                 assert status == 200 and b"one" in answer
                 assert (await ask(server, "/api/playground", body))[0] == 401
                 assert (await ask(server, "/api/playground", body, with_key, key=None))[0] == 401
-                assert (await ask(server, "/api/playground", body, "x-penstock-key: sk-ops\r\n"))[0] == 401
+                assert (await ask(server, "/api/playground", body, "x-penstock-key: sk-canary-ops\r\n"))[0] == 401
                 status, answer = await ask(server, "/api/explain", {"body": body}, with_key)
                 assert status == 200 and json.loads(answer)["chosen"] == "local/0"
                 status, answer = await ask(server, "/api/explain", {"body": body})
@@ -175,7 +175,7 @@ def test_a_file_of_requests_that_cannot_be_had_keeps_nobody_from_being_served(tm
             path.write_text(text(engine, more=KEYS + ADMIN + "store: { traces: nowhere/traces.db }\n"))
 
             async def use(server: Running) -> None:
-                assert (await server.chat(key="sk-filed"))[0] == 200
+                assert (await server.chat(key="sk-canary-filed"))[0] == 200
                 await until(server, "/overview", lambda found: found["total"]["requests"] == 1)
                 assert "requests" not in json.loads((await ask(server, "/api/me"))[1])["features"]
 

@@ -11,12 +11,12 @@ from penstock.app.secrets import MAX_BYTES, Secrets
 
 def test_a_secret_comes_from_the_variable_or_the_file_that_is_named(tmp_path: Path):
     file = tmp_path / "key"
-    file.write_text("sk-from-file\n")
-    secrets = Secrets({"THE_KEY": " sk-from-env "})
-    assert secrets.read("env:THE_KEY") == "sk-from-env"
-    assert secrets.read(f"file:{file}") == "sk-from-file"
-    file.write_text("sk-rotated\n")
-    assert secrets.read(f"file:{file}") == "sk-rotated"
+    file.write_text("sk-canary-from-file\n")
+    secrets = Secrets({"THE_KEY": " sk-canary-from-env "})
+    assert secrets.read("env:THE_KEY") == "sk-canary-from-env"
+    assert secrets.read(f"file:{file}") == "sk-canary-from-file"
+    file.write_text("sk-canary-rotated\n")
+    assert secrets.read(f"file:{file}") == "sk-canary-rotated"
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n", b"\xff\xfe", b"x" * (MAX_BYTES + 1)])

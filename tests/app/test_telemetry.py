@@ -23,6 +23,7 @@ from penstock.telemetry.options import Exporter
 from tests.app.driver import Running, chat_bytes, request, serving
 from tests.app.fake_engine import FakeEngine
 from tests.app.test_serve import reload
+from tests.canaries import HEADER, KEY, PROMPT, SECRET
 
 
 class Receiver:
@@ -246,17 +247,57 @@ def test_a_place_that_is_not_there_or_a_secret_that_is_missing_is_told_without_s
     run(story)
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("refusals", [True, False], ids=["looked at", "not looked at"])
+def test_a_refusal_that_is_only_said_is_counted_unless_nobody_may_look(stream: bool, refusals: bool) -> None:
+    async def story() -> None:
+        async with FakeEngine("I cannot help with that.") as engine:
+            whole = config(engine, f"telemetry: {{ content: {{ refusals: {str(refusals).lower()} }} }}")
+
+            async def use(server: Running) -> None:
+                assert (await request(server.port, chat_bytes(stream=stream)))[0] == 200
+                _, page = await request(server.port, b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                counted = b'penstock_answers_looked_at_total{model="chat",signal="words"} 1'
+                assert (counted in page) == refusals
+
+            await serving(ServeOptions(config_text=whole), use)
+
+    run(story)
+
+
+def test_a_line_of_the_log_has_ids_hashes_versions_latencies_tokens_cost_and_how_it_ended(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+
+    async def story() -> None:
+        async with FakeEngine("one") as engine:
+            whole = config(engine, "telemetry: { content: { hashes: true } }", log=log)
+            whole = whole.replace("served: small", "served: small, price: { input: $1/M, output: $2/M }")
+
+            async def use(server: Running) -> None:
+                for stream in (True, False):
+                    assert (await request(server.port, chat_bytes(stream=stream)))[0] == 200
+
+            await serving(ServeOptions(config_text=whole), use)
+
+    run(story)
+    for line in map(json.loads, log.read_bytes().splitlines()):
+        said = {name for name, value in line.items() if value not in ("", None, [], {})}
+        assert said >= {"time", "level", "request_id", "trace_id", "model", "served", "deployment", "plane_version"}
+        assert said >= {"prompt_hash", "output_hash", "user_hash", "duration", "usage", "cost_nanos", "finish_reason"}
+        assert line["served"] == "small"
+
+
 # --- planted secrets ---
 
-CALLERS = "sk-canary-caller-0000000000"
-WRONG = "sk-canary-wrong-11111111111"
-PROVIDERS = "canaryprovider2222222222"
-IN_PROMPT = "canary-prompt-text-3333333333"
-IN_HEADER = "canary-header-4444444444"
-IN_URL = "canary-url-5555555555"
-OTLP = "canary-otlp-6666666666"
-AS_MODEL = "sk-canary-model-77777777777"
-IN_ANSWER = "canary-answer-8888888888"
+CALLERS = f"{KEY}-caller-0000000000"
+WRONG = f"{KEY}-wrong-11111111111"
+PROVIDERS = f"{SECRET}-provider-2222222222"
+IN_PROMPT = f"{PROMPT}-text-3333333333"
+IN_HEADER = f"{HEADER}-4444444444"
+IN_URL = f"{HEADER}-url-5555555555"
+OTLP = f"{SECRET}-otlp-6666666666"
+AS_MODEL = "sk-parrot-model-77777777777"
+IN_ANSWER = f"{PROMPT}-answer-8888888888"
 PLANTED = (CALLERS, WRONG, PROVIDERS, IN_PROMPT, IN_HEADER, IN_URL, OTLP, AS_MODEL, IN_ANSWER)
 
 
@@ -302,7 +343,10 @@ def asking(words: str, *, model: str = "chat", key: str = CALLERS, path: str = "
     return head.encode() + body
 
 
-@pytest.mark.parametrize("content", [False, True], ids=["content off", "content on"])
+@pytest.mark.parametrize(
+    "content",
+    [pytest.param(False, id="content off"), pytest.param(True, id="content on", marks=pytest.mark.tells_prompts)],
+)
 @pytest.mark.parametrize("keys", ["penstock", "ecs"])
 def test_no_secret_that_is_planted_anywhere_comes_out_of_logs_traces_metrics_or_errors(
     content: bool, keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

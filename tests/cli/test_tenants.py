@@ -124,14 +124,14 @@ def test_the_line_for_a_key_of_the_admin_api_is_printed_and_fits(house):
 
 def test_keys_come_from_litellm_with_what_was_left_out(house):
     rows = [
-        {"token": digest("sk-theirs"), "key_alias": "web", "models": ["chat"], "soft_budget": 5},
+        {"token": digest("sk-canary-theirs"), "key_alias": "web", "models": ["chat"], "soft_budget": 5},
         {"token": digest("sk-2"), "key_alias": "old", "blocked": True},
     ]
     Path("export.json").write_text(json.dumps({"keys": rows}))
     ran = house("key", "import", "export.json", "--org", "acme")
     assert (ran.code, ran.out) == (1, "1 of 2 keys were taken.\n")
     assert ran.err == "Left out: old: was blocked\nNot taken of web: soft_budget\n"
-    assert stored("web").digest == digest("sk-theirs")
+    assert stored("web").digest == digest("sk-canary-theirs")
     Path("export.json").write_text("nonsense")
     assert house("key", "import", "export.json").code == 2
 

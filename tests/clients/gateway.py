@@ -29,7 +29,7 @@ def gateway(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
             stdout=output,
             stderr=output,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), KEY_VARIABLE: "sk-upstream"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), KEY_VARIABLE: "sk-canary-upstream"},
         )
     os.close(writing)
     try:

@@ -107,13 +107,13 @@ def test_nobody_is_let_in_without_a_key_of_its_own(console):
 
 def test_an_address_that_guesses_is_told_to_wait_and_a_right_key_is_let_in_all_the_same(console):
     for _ in range(20):
-        assert console.ask("GET", "/me", key="sk-wrong").status == 401
-    reply = console.ask("GET", "/me", key="sk-wrong")
+        assert console.ask("GET", "/me", key="sk-canary-wrong").status == 401
+    reply = console.ask("GET", "/me", key="sk-canary-wrong")
     assert (reply.status, reply.headers["retry-after"]) == (429, "61")
     assert console.ask("GET", "/me").status == 200
-    assert console.ask("GET", "/me", key="sk-wrong", peer="192.0.2.1").status == 401
+    assert console.ask("GET", "/me", key="sk-canary-wrong", peer="192.0.2.1").status == 401
     console.clock.advance(61)
-    assert console.ask("GET", "/me", key="sk-wrong").status == 401
+    assert console.ask("GET", "/me", key="sk-canary-wrong").status == 401
 
 
 def test_who_looks_after_one_organisation_sees_nothing_of_another(console):

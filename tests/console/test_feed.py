@@ -154,7 +154,7 @@ def test_who_leaves_is_forgotten(tmp_path):
     served(tmp_path, work)
 
 
-@pytest.mark.parametrize("key", [None, "sk-wrong", KEYS["billing"]])
+@pytest.mark.parametrize("key", [None, "sk-canary-wrong", KEYS["billing"]])
 def test_nobody_watches_who_may_not(tmp_path, key):
     async def work(server, desk, _):
         _, writer, head = await watching(server, key=key)

@@ -36,7 +36,7 @@ def body_of(route):
 
 @each_route
 def test_no_route_is_open(console, route):
-    for key in (None, "sk-wrong"):
+    for key in (None, "sk-canary-wrong"):
         reply = console.ask(route.method, path_of(route), body_of(route), key=key)
         assert (reply.status, reply.code) == (401, "unauthorized")
     assert console.ask("GET", "/audit").json["items"] == []

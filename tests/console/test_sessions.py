@@ -29,7 +29,9 @@ def test_a_key_becomes_a_cookie_that_says_nothing(console):
     assert me(console, cookie(reply)).json["name"] == "key:owner"
 
 
-@pytest.mark.parametrize("secret", ["", "sk-wrong", "sk-owner ".upper(), KEYS["late"] + "x", "a.b.c", "\x00"])
+@pytest.mark.parametrize(
+    "secret", ["", "sk-canary-wrong", "sk-canary-owner ".upper(), KEYS["late"] + "x", "a.b.c", "\x00"]
+)
 def test_nobody_gets_in_without_a_key(console, secret):
     reply = login(console, secret)
     assert (reply.status, reply.code) == (401, "unauthorized") and "set-cookie" not in reply.headers
@@ -126,7 +128,7 @@ def test_a_cookie_that_was_not_given_opens_nothing(console, jar):
 
 def test_a_wrong_key_beside_a_good_cookie_is_refused(console):
     jar = cookie(login(console))
-    assert console.ask("GET", "/me", key="sk-wrong", root="/console/api", cookie=jar).status == 401
+    assert console.ask("GET", "/me", key="sk-canary-wrong", root="/console/api", cookie=jar).status == 401
 
 
 def test_there_are_so_many_sessions_and_the_oldest_ends(console, monkeypatch):

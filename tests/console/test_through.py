@@ -64,7 +64,7 @@ def with_gateway(work):
     return asyncio.run(main())
 
 
-async def relayed(through, body=b"{}", key=b"sk-web"):
+async def relayed(through, body=b"{}", key=b"sk-canary-web"):
     exchange = FakeExchange(body)
 
     async def handle(exchange):
@@ -79,7 +79,7 @@ def test_an_answer_comes_back_as_it_is():
         return gateway.asked, await relayed(through, b'{"model": "chat"}')
 
     asked, exchange = with_gateway(work)
-    assert asked == [(b"/v1/chat/completions", b"", b"Bearer sk-web", b'{"model": "chat"}')]
+    assert asked == [(b"/v1/chat/completions", b"", b"Bearer sk-canary-web", b'{"model": "chat"}')]
     assert exchange.status == 200 and exchange.text == b"".join(CHUNKS)
     assert b"text/event-stream" in exchange.content_type
     assert b"x-request-id: req_1" in exchange.headers and b"x-penstock-replica: local/0" in exchange.headers
@@ -159,7 +159,7 @@ def explained(gateway_says, status=200):
     values = dict.fromkeys(House.__struct_fields__) | {"gateway": said}
     house = House(**values)
     view = next(one for one in VIEWS if one.path == "/explain")
-    asked = Asked(Principal("key:x", "owner"), {}, {}, {"body": {"model": "chat"}}, None, b"sk-web")
+    asked = Asked(Principal("key:x", "owner"), {}, {}, {"body": {"model": "chat"}}, None, b"sk-canary-web")
     return asyncio.run(view.run(house, asked)).value, said.asked
 
 
@@ -178,7 +178,7 @@ def test_where_a_request_would_go_is_asked_of_the_gateway_with_the_callers_own_k
     assert (path, json.loads(body), key) == (
         "/v1/route/explain?endpoint=chat.completions",
         {"model": "chat"},
-        b"sk-web",
+        b"sk-canary-web",
     )
     assert (value["chosen"], value["plan"], value["prompt_tokens"]) == ("local/0", ("local", "cloud"), 9)
     assert [one["verdict"] for one in value["candidates"]] == ["chosen", "costlier"] and value["refused"] is None

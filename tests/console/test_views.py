@@ -84,7 +84,7 @@ def of(view, console, **more):
 
 @each_view
 def test_no_view_is_open(watched, view):
-    for key in (None, "sk-wrong"):
+    for key in (None, "sk-canary-wrong"):
         reply = of(view, watched, key=key)
         if view.greets and key is None:
             assert (reply.status, reply.json) == (200, None)
@@ -365,6 +365,18 @@ def test_costs_are_filtered_by_everything_the_ledger_has(books):
     assert (cost("tag:team==cmd"), cost("tag:team=")) == (110, 1_001)
     assert cost(f"since={AT - 4_000}&until={AT + 1}") == 11
     assert cost("since=2027-01-15&zone=Europe/Berlin") == 1_111
+
+
+def test_a_pivot_that_needs_very_many_rows_says_since_when_it_is_unless_all_of_it_is_wanted(books, monkeypatch):
+    monkeypatch.setattr(views, "MOST_ROWS", 2)
+    for query, cost, shortened in (
+        ("by=session", 11, True),
+        ("by=session&whole=1", 1_111, False),
+        ("by=model", 1_111, False),
+    ):
+        found = ask(books, f"/costs?{query}").json
+        assert (found["total"]["cost_nanos"], found["since"] is not None) == (cost, shortened)
+    assert ask(books, "/costs.csv?by=session").text.rstrip().endswith(b"0.000001111")
 
 
 def test_costs_of_others_are_not_for_who_looks_after_one(books):

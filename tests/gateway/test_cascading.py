@@ -308,7 +308,7 @@ def test_a_dialect_that_carries_no_probabilities_goes_to_the_last_step_at_once()
 @pytest.mark.parametrize("path", [b"/v1/messages", b"/v1/responses"])
 def test_answers_are_judged_in_every_dialect_of_callers(path, stream):
     async def story(loop):
-        for cheap, opened in ((says("fine"), ["cheap/0"]), (says("I can't do"), ["cheap/0", "strong/0"])):
+        for cheap, opened in ((says("fine"), ["cheap/0"]), (says("I can't do that"), ["cheap/0", "strong/0"])):
             world = cascaded(loop, cheap, says("done"), refusal=True)
             fields = {"max_tokens": 9} if path == b"/v1/messages" else {"input": "hi", "messages": None}
             answer = await world.chat(path=path, stream=stream, **fields)

@@ -60,7 +60,8 @@ def test_a_caller_who_asks_for_usage_gets_it():
 
 def test_the_upstream_is_always_asked_for_usage_and_by_its_own_model_name():
     body = STREAM[:-1] + b',"stream_options":{"x":1},"unheard_of":{"a":[1.50,1e3]}}'
-    _, _, world = serve({"a": Script()}, body=body)
+    _, outcome, world = serve({"a": Script()}, body=body)
+    assert (outcome.model, outcome.served) == ("chat", "served")
     (sent,) = world.transports["a"].bodies
     assert msgspec.json.decode(sent)["stream_options"] == {"x": 1, "include_usage": True}
     assert msgspec.json.decode(sent)["model"] == "served"

@@ -186,12 +186,18 @@ def test_an_alert_fires_and_the_people_are_told(world: World):
 def test_the_trace_of_a_request_is_found_from_the_bucket_that_it_fell_into(world: World):
     soon(lambda: world.prometheus.query('penstock_replica_ready{deployment="local"} == 1'))
     id = ask(world.penstock.port, traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
-    mine = {TRACE, trace_id_of(id)}
 
-    def exemplars() -> set[str]:
+    def exemplars() -> dict[str, tuple[str, float]]:
+        """By trace: the model of the bucket, and how long it took."""
         path = "/api/v1/query_exemplars?query=penstock_request_duration_seconds_bucket&start=0&end=9999999999"
         answer = world.prometheus.get(path)
-        found = [] if answer is None else [one for series in answer["data"] for one in series["exemplars"]]
-        return {one["labels"]["trace_id"] for one in found} & mine
+        return {
+            one["labels"]["trace_id"]: (series["seriesLabels"]["model"], float(one["value"]))
+            for series in (answer or {"data": []})["data"]
+            for one in series["exemplars"]
+        }
 
-    assert len(soon(exemplars)) == 1
+    model, took = soon(lambda: exemplars().get(TRACE))
+    assert model == "tiny"
+    assert 0.0 < took < 30.0
+    assert trace_id_of(id) not in exemplars()  # its caller's trace, and not one of our own

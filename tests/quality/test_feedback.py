@@ -13,7 +13,6 @@ from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import Attempt
 from penstock.core.request import Usage
 from penstock.quality.feedback import GONE_AFTER, Feedback, Sessions, Signal, Verdict, parse
-from penstock.quality.refusals import Sure, refused
 
 T = 1_800_000_000.0
 TRIED = (Attempt(0, "a/0", "ok", 0.0, 0.1, 2.0),)
@@ -159,40 +158,3 @@ def test_another_organisation_with_the_same_session_is_another_session():
         sessions.on_outcome(type(other)(**{**{f: getattr(other, f) for f in other.__struct_fields__}, "tenant": "b"}))
         is None
     )
-
-
-REFUSALS = (
-    "I'm sorry, but I can't help with that.",
-    "I cannot assist with that request.",
-    "As an AI language model, I cannot provide medical advice.",
-    "Unfortunately, I am not able to share that.",
-    "I can’t help you with that",
-    "Sorry, I won't write that.",
-    "I must decline to answer.",
-    "I'm unable to discuss this topic.",
-    "I apologize, but I'm not comfortable creating this content.",
-)
-ANSWERS = (
-    "I can help with that!",
-    "I cannot overstate how important this is.",
-    "Sorry to hear that! Let me help.",
-    'He said: "I cannot help you."',
-    "I won't bore you with details, but here they are:",
-    "No.",
-    "",
-)
-
-
-@pytest.mark.parametrize("text", REFUSALS)
-def test_what_reads_like_a_refusal_is_one_in_words(text: str):
-    assert refused("", text) is Sure.WORDED
-
-
-@pytest.mark.parametrize("text", ANSWERS)
-def test_what_is_an_answer_is_none(text: str):
-    assert refused("", text) is Sure.NO
-
-
-def test_without_the_words_nobody_knows_and_a_declared_one_needs_none():
-    assert refused("", None) is Sure.UNKNOWN
-    assert refused("content_filter", None) is Sure.DECLARED

@@ -19,7 +19,6 @@ from penstock.routing.cascade import (
     Release,
     Token,
     misfit,
-    refuses,
 )
 from penstock.routing.spec import CascadeSpec, Escalation
 
@@ -208,11 +207,3 @@ ANYTHING = st.recursive(
 @given(st.text(max_size=10) | st.sampled_from(['{"a": [1]}', "[[1]]", "3"]), ANYTHING)
 def test_no_schema_and_no_answer_makes_the_check_fail(text, schema):
     assert isinstance(misfit(text, schema), str)
-
-
-def test_refusals_are_known_by_how_they_begin():
-    assert refuses("I'm sorry, but I can't help with that.")
-    assert refuses("As an AI language model, I cannot")
-    assert refuses("I cannot do this.")
-    assert not refuses("I can do this. I'm sorry for the delay.")
-    assert not refuses("Sorry is a word.")

@@ -31,6 +31,7 @@ ZONES = (
     UTC,
     ZoneInfo("America/New_York"),
     ZoneInfo("Asia/Kolkata"),
+    ZoneInfo("Pacific/Auckland"),
     ZoneInfo("Australia/Lord_Howe"),  # half an hour of summer
     timezone(timedelta(hours=-12)),
 )
@@ -181,6 +182,38 @@ def test_a_day_begins_at_midnight_of_its_zone_and_may_have_23_hours(costs, ledge
         }
         (one,) = ((await costs.sums(Question((), 0, ALWAYS, ((Attribute.DAY, ("2027-03-14",)),), new_york))).total,)
         assert one.requests == 23
+
+    loop.run(main())
+
+
+def test_a_day_whose_hours_are_all_of_another_day_elsewhere_is_none_there(costs, ledger, loop):
+    async def main():
+        await ledger.append([Entry("r1", 24 * HOUR_MICROS - 1, org="a", cost_nanos=1)])
+        answer = await costs.sums(Question((Attribute.DAY,), 0, ALWAYS, zone=ZoneInfo("Europe/Berlin")))
+        assert ([one.group for one in answer.groups], answer.n_others) == ([("1970-01-02",)], 0)
+        first = ((Attribute.DAY, ("1970-01-01",)),)
+        answer = await costs.sums(Question((Attribute.ORG,), 0, ALWAYS, first, ZoneInfo("Europe/Berlin")))
+        assert (answer.groups, answer.total.requests) == ((), 0)
+
+    loop.run(main())
+
+
+def test_as_many_of_the_last_hours_are_read_as_there_is_room_for(costs, ledger, loop):
+    async def main():
+        rows = [Entry(f"r{n}", n // 10 * HOUR_MICROS, user_hash="ab", cost_nanos=1) for n in range(50)]  # ten an hour
+        await ledger.append([*rows, Entry("r", 9 * HOUR_MICROS, cost_nanos=1)])
+
+        async def since(question, most):
+            newest = await costs.newest(question, most)
+            assert (newest.by, newest.until_micros) == (question.by, question.until_micros)
+            return newest.since_micros / HOUR_MICROS
+
+        by_user = Question((Attribute.USER,), 0, 10 * HOUR_MICROS)
+        assert [await since(by_user, most) for most in (51, 50, 21, 20, 11, 1, 0)] == [0, 1, 3, 4, 4, 5, 5]
+        assert await since(Question((Attribute.MODEL,), 0, ALWAYS), 0) == 0  # rollups know
+        assert await since(Question((), 0, ALWAYS, ((Attribute.USER, ("ab",)),)), 0) == 0  # an index does
+        assert await since(Question((), 0, ALWAYS, ((Attribute.USER, ("ab", "")),)), 0) == 5
+        assert await since(Question((Attribute.USER,), 20 * HOUR_MICROS, ALWAYS), 0) == 20  # nothing there
 
     loop.run(main())
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.telemetry import content
-from penstock.telemetry.content import Content, Reader, asked_in, said_in
+from penstock.core.request import Endpoint
+from penstock.telemetry.content import LOOK_EVERY, OPENING, Content, Holder, Reader, asked_in, opening_in, said_in
 from penstock.telemetry.options import Capture
 
 ASKED = (
@@ -110,11 +110,10 @@ def test_the_same_text_has_the_same_hash_under_the_same_key_and_no_other() -> No
     assert [len(text) for text in one.hashes(again)] == [24, 24]
 
 
-def test_an_answer_that_is_too_long_to_be_held_has_no_hash_rather_than_a_wrong_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(content, "HELD", 10)
-    made = held(ASKED, CHAT, CHAT)
+def test_an_answer_that_is_too_long_to_be_held_has_no_hash_rather_than_a_wrong_one() -> None:
+    made = Content(ASKED, 10)
+    made.said(CHAT)
+    made.said(CHAT)
     assert made.cut
     assert len(made.parts) == 1
     assert Reader(Capture(hashes=True)).hashes(made)[1] == ""
@@ -136,3 +135,37 @@ def test_no_body_is_too_odd_to_be_read(junk: bytes, at: int) -> None:
         reader.texts(held(body, body))
         reader.hashes(held(body, body))
         asked_in(body)
+        opening_in(held(body, body))
+
+
+@pytest.mark.parametrize("answer", [*STREAMS.values(), *PLAIN.values()], ids=[*STREAMS, *PLAIN])
+def test_the_first_words_of_a_long_answer_are_found_without_reading_all_of_it(answer: bytes) -> None:
+    longer = answer + b" " * OPENING if answer in PLAIN.values() else answer * (OPENING // len(answer) + 2)
+    assert opening_in(held(b"", longer)).startswith("Hello.")
+    assert len(opening_in(held(b"", longer))) <= OPENING
+
+
+def test_a_few_answers_a_second_are_looked_at_and_of_them_no_more_is_held_than_their_beginning() -> None:
+    holder, capture = Holder(), Capture()
+
+    def hold(now: float, endpoint: Endpoint = Endpoint.CHAT, capture: Capture = capture) -> Content | None:
+        return holder.hold(capture, endpoint, ASKED, now)
+
+    assert hold(0.0, Endpoint.EMBEDDING) is None  # it says nothing
+    first = hold(0.0)
+    assert first is not None
+    assert first.asked == b""
+    for _ in range(3):
+        first.said(b"x" * (OPENING - 1))
+    assert len(first.parts) == 2
+    assert hold(LOOK_EVERY / 2) is None
+    assert hold(LOOK_EVERY) is not None
+    assert hold(9.0, capture=Capture(refusals=False)) is None
+
+
+def test_where_texts_are_wanted_all_of_them_are_held() -> None:
+    holder = Holder()
+    for _ in range(3):
+        found = holder.hold(Capture(hashes=True), Endpoint.EMBEDDING, ASKED, 0.0)
+        assert found is not None
+        assert found.asked is ASKED

@@ -91,6 +91,35 @@ def test_a_model_that_would_not_answer_flags_its_trace() -> None:
     assert [kept.why for kept in world.place.offered] == ["flagged"]
 
 
+def worded(text: bytes) -> Content:
+    content = Content(b"")
+    content.said(b'{"choices":[{"message":{"content":"%b"}}]}' % text)
+    return content
+
+
+def test_what_reads_like_a_refusal_is_counted_flagged_and_forgotten() -> None:
+    world = World(TelemetryOptions(sampling=Sampling(ratio=0.0)))
+    for outcome, text in (
+        (STREAMED, b"I'm sorry, but I can't help with that."),
+        (STREAMED, b"Of course."),
+        (like(STREAMED, finish_reason="refusal"), b"I cannot help you."),
+        (like(STREAMED, error="idle_timeout"), b"I cannot help you."),  # nobody knows how it would have gone on
+        (like(STREAMED, attempts=()), b"I cannot help you."),  # we said it
+    ):
+        world.observer.on_outcome(outcome, worded(text))
+    world.observer.on_outcome(STREAMED)
+    world.observer.look()
+    assert world.counted("penstock_answers_looked_at_total") == {
+        ("chat", "words"): 1,
+        ("chat", "none"): 1,
+        ("chat", "declared"): 1,
+    }
+    assert world.counted("penstock_refusals_total") == {("chat", "refusal"): 1}
+    assert [kept.why for kept in world.place.offered] == ["flagged", "flagged", "error"]
+    assert all(kept._content is None for kept in world.place.offered)
+    assert b"sorry" not in world.written
+
+
 def test_hashes_are_on_the_line_and_on_the_span_when_they_are_asked_for() -> None:
     world = World(TelemetryOptions(sampling=Sampling(ratio=1.0), capture=Capture(hashes=True)), key=b"k")
     content = Content(b'{"messages":[{"role":"user","content":"my secret plan"}]}')

@@ -8,10 +8,10 @@ import { z } from "zod";
 import { ASK, DESCRIPTION, GREET, check, getWeather, main, streamed } from "./cases.mjs";
 
 const PROVIDERS = {
-  openai: (baseURL) => createOpenAI({ baseURL, apiKey: "sk-client" }),
+  openai: (baseURL) => createOpenAI({ baseURL, apiKey: "sk-canary-client" }),
   "openai-compatible": (baseURL) =>
-    createOpenAICompatible({ name: "penstock", baseURL, apiKey: "sk-client", supportsStructuredOutputs: true }),
-  anthropic: (baseURL) => createAnthropic({ baseURL, apiKey: "sk-client" }),
+    createOpenAICompatible({ name: "penstock", baseURL, apiKey: "sk-canary-client", supportsStructuredOutputs: true }),
+  anthropic: (baseURL) => createAnthropic({ baseURL, apiKey: "sk-canary-client" }),
 };
 
 const asking = ({ origin, model }, more) => ({

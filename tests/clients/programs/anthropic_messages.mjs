@@ -3,7 +3,7 @@
 import Anthropic from "@anthropic-ai/sdk";
 import { ASK, DESCRIPTION, GREET, PARAMETERS, WEATHER, check, getWeather, main, streamed } from "./cases.mjs";
 
-const client = ({ origin }) => new Anthropic({ baseURL: origin, apiKey: "sk-client", maxRetries: 0 });
+const client = ({ origin }) => new Anthropic({ baseURL: origin, apiKey: "sk-canary-client", maxRetries: 0 });
 const asking = ({ model }) => ({ model, max_tokens: 64, messages: [{ role: "user", content: GREET }] });
 
 async function chat(target) {

@@ -7,7 +7,7 @@ from cases import ASK, DESCRIPTION, GREET, PARAMETERS, WEATHER, Target, get_weat
 
 
 def client(target: Target) -> Anthropic:
-    return Anthropic(base_url=target.origin, api_key="sk-client", max_retries=0)
+    return Anthropic(base_url=target.origin, api_key="sk-canary-client", max_retries=0)
 
 
 def chat(target: Target) -> str:

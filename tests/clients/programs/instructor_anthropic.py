@@ -12,7 +12,7 @@ class Weather(BaseModel):
 
 
 def client(target: Target) -> instructor.Instructor:
-    return instructor.from_anthropic(Anthropic(base_url=target.origin, api_key="sk-client", max_retries=0))
+    return instructor.from_anthropic(Anthropic(base_url=target.origin, api_key="sk-canary-client", max_retries=0))
 
 
 def chat(target: Target) -> str:

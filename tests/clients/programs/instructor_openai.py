@@ -14,7 +14,7 @@ class Weather(BaseModel):
 
 
 def client(target: Target) -> instructor.Instructor:
-    return instructor.from_openai(OpenAI(base_url=f"{target.origin}/v1", api_key="sk-client", max_retries=0))
+    return instructor.from_openai(OpenAI(base_url=f"{target.origin}/v1", api_key="sk-canary-client", max_retries=0))
 
 
 def chat(target: Target) -> str:

@@ -20,8 +20,8 @@ class Weather(BaseModel):
 
 def model(target: Target) -> BaseChatModel:
     if sys.argv[1] == "anthropic":
-        return ChatAnthropic(model=target.model, base_url=target.origin, api_key="sk-client", max_retries=0)
-    return ChatOpenAI(model=target.model, base_url=f"{target.origin}/v1", api_key="sk-client", max_retries=0)
+        return ChatAnthropic(model=target.model, base_url=target.origin, api_key="sk-canary-client", max_retries=0)
+    return ChatOpenAI(model=target.model, base_url=f"{target.origin}/v1", api_key="sk-canary-client", max_retries=0)
 
 
 def chat(target: Target) -> str:

@@ -3,7 +3,7 @@
 import OpenAI from "openai";
 import { ASK, DESCRIPTION, GREET, PARAMETERS, WEATHER, check, getWeather, main, streamed } from "./cases.mjs";
 
-const client = ({ origin }) => new OpenAI({ baseURL: `${origin}/v1`, apiKey: "sk-client", maxRetries: 0 });
+const client = ({ origin }) => new OpenAI({ baseURL: `${origin}/v1`, apiKey: "sk-canary-client", maxRetries: 0 });
 const messages = [{ role: "user", content: GREET }];
 
 async function chat(target) {

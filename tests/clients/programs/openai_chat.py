@@ -7,7 +7,7 @@ from openai import OpenAI
 
 
 def client(target: Target) -> OpenAI:
-    return OpenAI(base_url=f"{target.origin}/v1", api_key="sk-client", max_retries=0)
+    return OpenAI(base_url=f"{target.origin}/v1", api_key="sk-canary-client", max_retries=0)
 
 
 def chat(target: Target) -> str | None:

@@ -22,9 +22,9 @@ class Weather(BaseModel):
 
 def model(target: Target) -> Model:
     if sys.argv[1] == "anthropic":
-        anthropic = AsyncAnthropic(base_url=target.origin, api_key="sk-client", max_retries=0)
+        anthropic = AsyncAnthropic(base_url=target.origin, api_key="sk-canary-client", max_retries=0)
         return AnthropicModel(target.model, provider=AnthropicProvider(anthropic_client=anthropic))
-    openai = AsyncOpenAI(base_url=f"{target.origin}/v1", api_key="sk-client", max_retries=0)
+    openai = AsyncOpenAI(base_url=f"{target.origin}/v1", api_key="sk-canary-client", max_retries=0)
     kind = OpenAIChatModel if sys.argv[1] == "openai-chat" else OpenAIResponsesModel
     return kind(target.model, provider=OpenAIProvider(openai_client=openai))
 

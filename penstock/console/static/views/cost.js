@@ -23,14 +23,15 @@ export function Cost({ query }) {
   const today = Math.floor(Date.now() / 1000 / DAY) * DAY;
   const range = { since: query.since ?? date(today - (Number(days) - 1) * DAY), until: query.until ?? date(today + DAY) };
   const search = (more) => `${asked({ ...range, ...more })}${Object.entries(filters).map(([name, value]) => `&${name}=${encodeURIComponent(value)}`).join("")}`;
-  const sums = useAsk(`${CONSOLE}/costs${search({ by: by.join(","), most: 200 })}`);
+  const whole_time = query.whole ? { whole: 1 } : {};
+  const sums = useAsk(`${CONSOLE}/costs${search({ by: by.join(","), most: 200, ...whole_time })}`);
   const over = by.find((name) => name !== "day" && name !== "hour");
   const unit = days === "1" ? "hour" : "day";
-  const time = useAsk(`${CONSOLE}/costs${search({ by: over ? `${unit},${over}` : unit, most: 500 })}`);
-  const setBy = (n, name) => put({ by: [...by.slice(0, n), name, ...by.slice(n + 1)].filter((one, at, all) => one && all.indexOf(one) === at).join(",") });
+  const time = useAsk(`${CONSOLE}/costs${search({ by: over ? `${unit},${over}` : unit, most: 500, ...whole_time })}`);
+  const setBy = (n, name) => put({ by: [...by.slice(0, n), name, ...by.slice(n + 1)].filter((one, at, all) => one && all.indexOf(one) === at).join(","), whole: "" });
   return html`
     <${Head} title="Cost">
-      <${Segments} label="Range" options=${RANGES} value=${query.since ? "" : days} pick=${(key) => put({ days: key === "30" ? "" : key, since: "", until: "" })} />
+      <${Segments} label="Range" options=${RANGES} value=${query.since ? "" : days} pick=${(key) => put({ days: key === "30" ? "" : key, since: "", until: "", whole: "" })} />
       <a class="button" href=${`${CONSOLE}/costs.csv${search({ by: by.join(",") })}`} download>Download CSV</a>
     </${Head}>
     <div class="stack">
@@ -43,7 +44,8 @@ export function Cost({ query }) {
       <${Asked} asked=${sums}>${(value) => html`
         <${Totals} value=${value} />
         ${value.missing.length > 0 && html`<div class="fault">Rows of ${value.missing.map(([from, to]) => `${from} to ${to}`).join(", ")} were let go: what is shown is less than what was spent.</div>`}
-        ${time.value && html`<${Panel} title=${`Cost per ${unit}`} note=${over ? `by ${NAMES[over].toLowerCase()}` : ""}><${Over} answer=${time.value} by=${over} unit=${unit} range=${range} /></${Panel}>`}
+        ${value.since && html`<p class="muted" data-shortened>Since ${moment(Date.parse(value.since) / 1000)} only: by this, every request has to be read, and before then there are very many. <a href=${to("cost", { ...query, whole: "1" })}>Read all of them</a></p>`}
+        ${time.value && html`<${Panel} title=${`Cost per ${unit}`} note=${over ? `by ${NAMES[over].toLowerCase()}` : ""}><${Over} answer=${time.value} by=${over} unit=${unit} range=${{ ...range, since: time.value.since ?? range.since }} /></${Panel}>`}
         <${Panel} title=${by.map((name) => NAMES[name]).join(", ")} note=${value.n_others ? `and ${whole(value.n_others)} smaller groups` : ""} flush>
           <${Groups} value=${value} by=${by} query=${query} />
         </${Panel}>`}</${Asked}>
@@ -70,7 +72,7 @@ function Over({ answer, by, unit, range }) {
 
 function layers(answer, by, unit, range) {
   const step = unit === "day" ? DAY : 3600;
-  const start = Date.parse(range.since) / 1000;
+  const start = Math.floor(Date.parse(range.since) / 1000 / step) * step;
   const end = Math.min(Date.parse(range.until) / 1000, Date.now() / 1000);
   const at = Array.from({ length: Math.max(1, Math.ceil((end - start) / step)) }, (_, n) => start + n * step);
   const whose = (row) => (by ? String(row.group[by] || "none") : "all");
