@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -198,17 +198,19 @@ class House:
             if self._watching is not None and self._levels is not None:
                 self._watching.cancel()
                 self._levels.keep()
+            closing: list[Coroutine[Any, Any, None]] = []
             if self._workers is not None:
                 self._workers.stop()
-                self._group.create_task(_close(self._workers))
+                closing.append(_close(self._workers))
             if self._alone is not None:
                 self._alone.close()
             if self._admin is not None:
-                self._group.create_task(self._admin.stop())
+                closing.append(self._admin.stop())
             if self._of_workers is not None:
-                self._group.create_task(self._of_workers.close())
+                closing.append(self._of_workers.close())
             if self._desk is not None:
-                self._group.create_task(_close_desk(self._desk, self._workers))
+                closing.append(_close_desk(self._desk, self._workers))
+            await asyncio.gather(*closing)  # not by the group, whose tasks are ended when one of them has failed
 
     async def _start(self, config: Config, sockets: list[socket.socket], insecure_dev: bool) -> PlaneSpec | None:
         """The plane that is served then; None when that failed, and `failure` says why."""

@@ -116,7 +116,7 @@ def test_an_open_request_is_seen_wherever_it_is_and_an_operator_ends_it(tmp_path
             async def use(server: Running) -> None:
                 engine.gate.clear()
                 async with asyncio.TaskGroup() as group:
-                    stream = chat_bytes(stream=True, key="sk-filed")
+                    stream = chat_bytes(stream=True, key="sk-canary-filed")
                     asked = [group.create_task(request(server.port, stream)) for _ in range(4)]
                     found = await until(
                         server, "/open", lambda found: [one["stage"] for one in found["items"]] == ["streaming"] * 4
