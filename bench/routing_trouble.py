@@ -19,6 +19,7 @@ from routing_simulated import GOOD, POOL, TRACES, Part, Scale, mean, on_all_core
 
 from penstock.balancing.queue_options import QueueOptions
 from penstock.core.plan import Plan
+from penstock.resilience.options import OutlierRule
 from penstock.sim import scenario as scenarios
 from penstock.sim.cost_model import MODEL_A
 from penstock.sim.log import Log
@@ -45,7 +46,8 @@ def traffic(tree: object, seed: int) -> Source:
 
 
 def fleet(replicas: int) -> dict[str, Deployment]:
-    return {POOL: Deployment(replicas=replicas, engine=MODEL_A)}
+    """With those left out that do worse than their like, as is live where nothing else is said."""
+    return {POOL: Deployment(replicas=replicas, engine=MODEL_A, outliers=OutlierRule())}
 
 
 # --- tail: answers of very different lengths ---
