@@ -43,6 +43,7 @@ HOT = [
     "penstock/balancing/queued.py",
     "penstock/balancing/rates.py",
     "penstock/balancing/sessions.py",
+    "penstock/balancing/shares.py",
     "penstock/balancing/ticket.py",
     "penstock/balancing/unstarted.py",
     "penstock/batching/blocks.py",

@@ -6,7 +6,6 @@ All are simulated, engines by cost model A. The brown-out is the scenario of `ex
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -18,10 +17,15 @@ from gateway import ROOT, Verdict
 from routing_simulated import GOOD, POOL, TRACES, Part, Scale, mean, on_all_cores, spread
 
 from penstock.balancing.queue_options import QueueOptions
+from penstock.batching.sequence import CountedSequence
 from penstock.core.plan import Plan
+from penstock.resilience.options import OutlierRule
 from penstock.sim import scenario as scenarios
 from penstock.sim.cost_model import MODEL_A
+from penstock.sim.engine_model import EngineCall
+from penstock.sim.engines import Engine
 from penstock.sim.log import Log
+from penstock.sim.requests import Try
 from penstock.sim.results import Results, percentile
 from penstock.sim.run import Deployment, Simulation, balanced_by
 from penstock.traffic.options import read
@@ -45,7 +49,8 @@ def traffic(tree: object, seed: int) -> Source:
 
 
 def fleet(replicas: int) -> dict[str, Deployment]:
-    return {POOL: Deployment(replicas=replicas, engine=MODEL_A)}
+    """With those left out that do worse than their like, as is live where nothing else is said."""
+    return {POOL: Deployment(replicas=replicas, engine=MODEL_A, outliers=OutlierRule())}
 
 
 # --- tail: answers of very different lengths ---
@@ -167,14 +172,16 @@ def backlogged(job: Backlogged) -> tuple[float, float, int]:
     tenants = [{"tenant": name, **shape, **both} for name, shape in zip((ONE, OTHER), shapes, strict=True)]
     simulation = Simulation(fleet(2), traffic(_timed(tenants), job.seed), queue=QueueOptions(), seed=job.seed)
     world = simulation.world
-    stretches: list[list[tuple[float, float]]] = [[]]  # (when, by how much the books differ) while both wait
+    meter = Meter(simulation)
+    stretches: list[list[tuple[float, float]]] = [[]]  # by how much engines and books differ, while both wait
 
     def look() -> None:
         line = simulation.fleet.line
         assert line is not None, "the simulation has a queue"
         served = {one.tenant: one.served for each in line.queue.view(world.now).classes for one in each.tenants}
+        more = meter.read()
         if len(served) == 2:
-            stretches[-1].append((world.now, served[ONE] - served[OTHER]))
+            stretches[-1].append((more, served[ONE] - served[OTHER]))
         elif stretches[-1]:
             stretches.append([])
         if world.now < job.seconds:
@@ -184,30 +191,53 @@ def backlogged(job: Backlogged) -> tuple[float, float, int]:
     simulation.run()
     given = booked = 0.0
     for stretch in filter(None, stretches):
-        served = _service(simulation.log, [when for when, _ in stretch])
-        given = max(given, *(abs(apart - served[0]) for apart in served))
+        given = max(given, *(abs(more - stretch[0][0]) for more, _ in stretch))
         booked = max(booked, *(abs(apart - stretch[0][1]) for _, apart in stretch))
     return given, booked, len(simulation.log)
 
 
-def _service(log: Log, times: Sequence[float]) -> list[float]:
-    """At these times, by how many engine seconds one tenant had been given more than the other.
+class Counted:
+    """One request in an engine: what it has been given, as far as it was counted."""
 
-    A computed prompt token counts what it takes, at its answer's first token. What is left of the engines' time is that
-    of all answers' tokens, which count alike, evenly from the first to the last.
+    def __init__(self, attempt: Try, sequence: CountedSequence) -> None:
+        self.attempt = attempt
+        self.sequence = sequence
+        self.sign = 1.0 if attempt.owner.request.caller.org == ONE else -1.0
+        self.computed = self.written = 0  # tokens
+
+    def more(self, each: float) -> float:
+        """Engine seconds since this was last asked, where a token of an answer takes `each` of them."""
+        sequence = self.sequence
+        uncached = sequence.prompt_length - sequence.cached
+        computed = uncached if sequence.generated else max(0, sequence.computed - sequence.cached)
+        new, self.computed = max(0, computed - self.computed), max(self.computed, computed)
+        tokens, self.written = sequence.generated - self.written, sequence.generated
+        return self.sign * (new * MODEL_A.per_prefill_token + tokens * each)
+
+
+class Meter:
+    """By how many engine seconds one tenant has been given more than the other: from the engines' own schedulers.
+
+    A computed prompt token counts what it takes; a token of an answer, its share of a step of as many as run there now.
     """
-    begun = [i for i, first in enumerate(log.first) if not isnan(first)]  # others got nothing
-    seconds = 2 * (max(log.ended[i] for i in begun) - min(log.first[i] for i in begun))  # of both replicas
-    prompts = {i: (log.prompt[i] - log.cached[i]) * MODEL_A.per_prefill_token for i in begun}
-    each = max(0.0, seconds - sum(prompts.values())) / sum(log.output[i] for i in begun)
-    more = [0.0] * len(times)
-    one = log.place(ONE)
-    for i, prompt in prompts.items():
-        first, lasted, sign = log.first[i], log.ended[i] - log.first[i], 1.0 if log.tenant[i] == one else -1.0
-        for at in range(bisect_left(times, first), len(times)):
-            written = min(1.0, (times[at] - first) / lasted) if lasted > 0 else 1.0
-            more[at] += sign * (prompt + log.output[i] * each * written)
-    return more
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._engines: list[tuple[Engine, dict[int, Counted]]] = [(engine, {}) for engine in simulation.engines]
+        self._given = 0.0
+
+    def read(self) -> float:
+        """Now. To be asked often: what begins and ends in between is not seen."""
+        for engine, counted in self._engines:
+            running = engine.model.scheduler.running
+            each = MODEL_A.step / max(1, sum(one.decoding for one in running)) + MODEL_A.per_sequence
+            for name, attempt in engine.calls.items():
+                if name not in counted and isinstance(attempt.token, EngineCall):
+                    counted[name] = Counted(attempt, attempt.token.sequence)
+            for name, one in list(counted.items()):
+                self._given += one.more(each)
+                if one.attempt.over:
+                    del counted[name]
+        return self._given
 
 
 def _timed(tenants: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

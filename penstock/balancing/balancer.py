@@ -308,6 +308,8 @@ class Balancer:
             place = places[0]
         elif rule.exploration and ask.prompt_tokens <= SHORT and rng.random() < rule.exploration:
             place = places[int(rng.random() * len(places))]
+            if pool[place].ramp > 1.0:  # who is new or suspected shows how fast it is with what it is given
+                place = rule.policy.pick(ask, pool, places, rng)
         else:
             place = rule.policy.pick(ask, pool, places, rng)
         replica = pool[place]

@@ -1,8 +1,9 @@
 """Who of several tenants is next: the one that has been served least, in seconds of engine time.
 
-Source: the virtual token counter (VTC, arXiv 2401.00588) with its lift; charged for uncached work only and with a
-quantum within which locality decides, as DLPM does (arXiv 2501.14312). Counters live as long as somebody waits, as in
-start-time fair queueing (Goyal et al. 1996): what was served while nobody had to wait took nothing from anybody.
+Source: the virtual token counter (VTC, arXiv 2401.00588) with its lift; charged for uncached work only, for answers
+while they are written, and with a quantum within which locality decides, as DLPM does (arXiv 2501.14312). Counters
+live as long as somebody waits, as in start-time fair queueing (Goyal et al. 1996): what was served while nobody had to
+wait took nothing from anybody.
 """
 
 from __future__ import annotations
@@ -78,18 +79,23 @@ class Fair:
                 self.period += 1
 
     def charge(self, ticket: Ticket) -> None:
-        """Its work, to its tenant. Free while nobody waits."""
+        """Its prompt, to its tenant. Free while nobody waits."""
         ticket.period = -1
         if self.waiting:
-            self._line(ticket.tenant).served += ticket.work / self._weights.get(ticket.tenant, 1.0)
+            self.give(ticket.tenant, ticket.prefill)
             ticket.period = self.period
 
+    def give(self, tenant: str, seconds: float) -> None:
+        """It is given so many engine seconds while somebody waits."""
+        line = self._line(tenant)
+        line.served += seconds / line.weight
+
     def correct(self, ticket: Ticket, actual: float) -> None:
-        """It took `actual` engine seconds, and not what it was charged: that is settled while the same wait goes on."""
+        """Its prompt took `actual` engine seconds, and not what it was charged: settled while the same wait goes on."""
         if ticket.period == self.period:
             line = self.lines.get(ticket.tenant)
             if line is not None:
-                line.served += (actual - ticket.work) / line.weight
+                line.served += (actual - ticket.prefill) / line.weight
         ticket.period = -1
 
     def ahead(self, tenant: str, work: float) -> float:

@@ -27,6 +27,7 @@ from penstock.balancing.floors import RANKS, Floors
 from penstock.balancing.pace import Pace
 from penstock.balancing.queue_options import DEFAULT, ClassOptions, QueueOptions
 from penstock.balancing.queue_values import ClassView, Preempt, QueueView, Reason, Refusal, TenantView
+from penstock.balancing.shares import Shares
 from penstock.balancing.ticket import ASIDE, NEW, OVER, SENT, STREAMING, WAITING, Ticket
 from penstock.balancing.unstarted import MOST_PREEMPTED, Unstarted
 from penstock.balancing.wanted import Wanted
@@ -81,6 +82,7 @@ class Queue:
         "_rooms",
         "_seq",
         "_served_at",
+        "_shares",
         "_unstarted",
         "_wanted",
         "waiting",
@@ -97,6 +99,7 @@ class Queue:
         self._seq = 0
         self._floors = Floors(self._classes)
         self._unstarted = Unstarted()
+        self._shares = Shares()
         self._pace = Pace()
         self._wanted = Wanted()
         self._began: list[float] = [0.0 for _ in PRIORITIES]  # since when some of the class wait
@@ -157,6 +160,8 @@ class Queue:
             self._unstarted.remove(ticket)
         elif ticket.state != STREAMING:  # where it was supposed to have come, it may come later
             return
+        if ticket.state != STREAMING:
+            self._shares.began(ticket)
         ticket.state = STREAMING
         ticket.due = inf
         self._note_room(ticket)
@@ -168,11 +173,10 @@ class Queue:
             ticket.state = ASIDE
 
     def finished(self, ticket: Ticket, uncached: int, output: int) -> None:
-        """It is over, and so many tokens had to be computed and were written: its tenant is charged for these instead
-        of for what was expected. Without this its expected work stays charged."""
+        """It is over, and so many tokens of its prompt had to be computed: its tenant is charged for these instead of
+        for what was expected. Without this that stays charged."""
         if ticket.state in (SENT, STREAMING):
-            actual = uncached * ticket.per_input + output * ticket.per_output
-            self._fairs[ticket.rank].correct(ticket, actual)
+            self._fairs[ticket.rank].correct(ticket, uncached * ticket.per_input)
         self.leave(ticket)
 
     def leave(self, ticket: Ticket) -> None:
@@ -213,6 +217,9 @@ class Queue:
             self._rooms.clear()
             self._all = False
             return None
+        for rank, tenant, seconds in self._shares.passed(now):
+            if self._fairs[rank].waiting:
+                self._fairs[rank].give(tenant, seconds)
         if now >= self._relook_at:
             self._relook_at = now + RELOOK
             self.look_again()
@@ -278,6 +285,7 @@ class Queue:
         unstarted = list(self._unstarted)
         assert all(ticket.state == SENT for ticket in unstarted) and len(unstarted) <= sum(self._floors.running)
         self._wanted.check(tickets)
+        self._shares.check(sum(self._floors.running) - len(unstarted))
         assert self.waiting or self._relook_at == inf
 
     # Who is next
@@ -475,6 +483,7 @@ class Queue:
         if not self.waiting:
             self._relook_at = now + RELOOK
             self._pace.begin(now)
+            self._shares.begin(now)
         fair.join(ticket)
         self._wanted.add(ticket)
         ticket.state = WAITING
@@ -490,6 +499,7 @@ class Queue:
         self.waiting -= 1
         if not self.waiting:
             self._relook_at = inf
+            self._shares.rest()
         ticket.due = inf
 
     def _send(self, ticket: Ticket, now: float) -> None:
@@ -505,6 +515,7 @@ class Queue:
         self._floors.started(rank)
         self._served_at[rank] = now
         self._unstarted.add(ticket)
+        self._shares.sent(ticket)
         self._restless = True
         if ticket.request.stream:
             ticket.due = inf
@@ -515,6 +526,9 @@ class Queue:
         """What it has at its replica."""
         if ticket.state == SENT:
             self._unstarted.remove(ticket)
+            self._shares.unsent(ticket)
+        else:
+            self._shares.ended(ticket)
         self._floors.ended(ticket.rank)
         ticket.due = inf
         self._note_room(ticket)

@@ -11,6 +11,7 @@ from typing import Final
 PREFILL_RATE: Final = 8_000.0  # tokens/s; an 8B model on one large GPU, until this replica has shown its own
 STEP_BASE: Final = 0.006  # seconds, likewise
 ITL_SLOPE: Final = 0.000_35  # seconds for each running sequence, likewise
+STEP_TOKENS: Final = 2_048  # of short prompts that an engine computes together, before any of them has its first token
 
 
 class Replica:
@@ -35,6 +36,7 @@ class Replica:
         "name",
         "pending_tokens",
         "prefill_rate",
+        "prompts",
         "ramp",
         "rate_limited",
         "ready",
@@ -69,6 +71,7 @@ class Replica:
         self.inflight = inflight  # attempts that we have open there now
         self.inflight_tokens = inflight_tokens  # prompt plus expected output tokens of those
         self.pending_tokens = pending_tokens  # uncached prompt tokens of those that have no first token yet
+        self.prompts: list[int] = []  # the same of each, in the order in which they were sent
         self.busy_since = inf  # when the first of these began to be computed. Clock.now() seconds; inf: not known
         self.computed_tokens = 0  # uncached prompt tokens of all that had their first token, since the beginning
         self.waiting = waiting  # requests in the engine's own queue, ours among them
@@ -92,33 +95,50 @@ class Replica:
         """An attempt is on its way: `tokens` of prompt and expected output, `uncached` of prompt to compute."""
         self.inflight += 1
         self.inflight_tokens += tokens
-        # what should have been computed by now is: nothing of the new prompt has been
-        self.busy_since = max(self.busy_since, now - self.pending_tokens / self.prefill_rate)
-        if self.busy_since > now:
-            self.busy_since = now
-        self.pending_tokens += uncached
+        if uncached:
+            if not self.prompts:
+                self.busy_since = now
+            self.prompts.append(uncached)
+            self.pending_tokens += uncached
 
     def first_token(self, uncached: int, now: float) -> None:
         """Its prompt has been computed: what `started` was told is pending no more."""
-        if uncached:
-            self.busy_since = now
-        self.pending_tokens -= uncached
+        self._no_more(uncached, now)
         self.computed_tokens += uncached
-        assert self.pending_tokens >= 0, f"{self.name}: more prompt tokens computed than sent"
 
     def ended(self, tokens: int, uncached: int, now: float) -> None:
         """It is over. `uncached`: what is still pending of it, so 0 once there was a first token."""
         self.inflight -= 1
         self.inflight_tokens -= tokens
-        if uncached:
-            self.busy_since = now
-        self.pending_tokens -= uncached
+        self._no_more(uncached, now)
         assert self.inflight >= 0, f"{self.name}: more ends than starts"
-        assert self.pending_tokens >= 0, f"{self.name}: more prompt tokens computed than sent"
 
     def prefill_wait(self, now: float) -> float:
-        """Seconds until the prompts sent there are computed, as far as ours go: an engine takes them in their order."""
-        return max(0.0, self.pending_tokens / self.prefill_rate - max(0.0, now - self.busy_since))
+        """Seconds until the prompts sent there are computed, as far as ours go: an engine takes them in their order.
+
+        While no first token comes, no more than the first of them can have been computed, or as many short ones as
+        fit into a step. If even that is late, the next will be as late again.
+        """
+        pending = self.pending_tokens
+        since = now - self.busy_since
+        if not pending or since <= 0.0:
+            return pending / self.prefill_rate
+        first = self.prompts[0]
+        if first < STEP_TOKENS:
+            first = min(pending, STEP_TOKENS)
+        late = since - first / self.prefill_rate
+        if late <= 0.0:
+            return pending / self.prefill_rate - since
+        step = self.step_base + self.itl_slope * self.inflight
+        return (pending - first) / self.prefill_rate + max(0.0, late - step)
+
+    def _no_more(self, uncached: int, now: float) -> None:
+        """Such a prompt is pending no more."""
+        if uncached:
+            assert uncached in self.prompts, f"{self.name}: more prompt tokens computed than sent"
+            self.prompts.remove(uncached)
+            self.pending_tokens -= uncached
+            self.busy_since = now if self.prompts else inf
 
     def reported(
         self,

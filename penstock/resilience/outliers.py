@@ -26,6 +26,8 @@ SLOWEST: Final = log(50.0)
 ENOUGH: Final = 3.0  # samples of all others, before there is anything to compare with
 ALARM: Final = log(1e5)  # evidence against a replica: by chance once in 100,000 first tokens, or less often
 ONE: Final = ALARM / 3.0  # of it, at most from one first token: three have to agree
+SUSPECTED: Final = 1_000.0  # times its cost, of a replica with all of that evidence against it; with a third, 10 times
+KEPT: Final = 2.0  # windows in which that fades: a suspect is asked now and then, and what it says then adds up
 SPREAD: Final = 0.5  # standard deviation of log(observed / predicted) that is taken for granted
 SURE: Final = 4.0  # standard errors between its share of bad answers and the others'
 OLDEST: Final = 32  # waiting attempts that are looked at, of each replica
@@ -173,7 +175,8 @@ class Outliers:
     def sweep(self, now: float) -> list[Ejection]:
         """Look at everybody: who is to be left out, and who comes back. O(replicas)."""
         found: list[Ejection] = []
-        for record in self._slow_ones(now):
+        evidence = {name: self._evidence(record, now) for name, record in self._records.items()}
+        for record in self._slow_ones(evidence):
             if record.replica.ejected_until <= now:
                 self._eject(record, Why.SLOW, now, found)
         for record in self._records.values():
@@ -181,7 +184,9 @@ class Outliers:
                 self._eject(record, Why.SHARE, now, found)
         if not any(self._usable(record, now) for record in self._records.values()):
             self._release(now)
-        self._ramp(now)
+        for name, record in self._records.items():
+            if record.replica.ramp != 1.0 or evidence[name] > 0.0:
+                self._weigh(record, evidence[name] if record.replica.ejected_until <= now else 0.0, now)
         return found
 
     def ramp(self, replica: str, now: float) -> float:
@@ -194,9 +199,8 @@ class Outliers:
             return 1.0
         return FIRST_SHARE + (1.0 - FIRST_SHARE) * max(0.0, since) / self.rule.ramp
 
-    def _slow_ones(self, now: float) -> list[Record]:
+    def _slow_ones(self, all_of_it: dict[str, float]) -> list[Record]:
         """Those whose first tokens are late beyond doubt while most others' are not; the most suspect first."""
-        all_of_it = {name: self._evidence(record, now) for name, record in self._records.items()}
         suspects = [name for name, evidence in all_of_it.items() if evidence >= ALARM]
         if not suspects:
             return []
@@ -229,7 +233,7 @@ class Outliers:
     def _aged(self, record: Record, now: float) -> float:
         if record.evidence == 0.0:
             return 0.0
-        return record.evidence * exp((record.evidence_at - now) / self.rule.window)
+        return record.evidence * exp((record.evidence_at - now) / (KEPT * self.rule.window))
 
     def _took(self, record: Record, x: float, now: float) -> None:
         """One more first token: a step of a CUSUM chart, which needs no number of samples to be chosen.
@@ -242,6 +246,8 @@ class Outliers:
             record.evidence = max(0.0, self._aged(record, now) + weight)
             record.seen += weight
             record.evidence_at = now
+            if record.evidence > 0.0 or record.replica.ramp != 1.0:
+                self._weigh(record, record.evidence, now)
         record.slowness.add(x, now)
         self._slowness.add(x, now)
 
@@ -324,11 +330,11 @@ class Outliers:
         record.in_a_row = 0
         record.waiting.clear()
 
-    def _ramp(self, now: float) -> None:
-        """A cost is multiplied by one over the share."""
-        for name, record in self._records.items():
-            if record.replica.ramp != 1.0:
-                record.replica.ramp = 1.0 / self.ramp(name, now)
+    def _weigh(self, record: Record, evidence: float, now: float) -> None:
+        """What its cost is multiplied by: more while it is new, and the more there is against it. So one that is
+        suspected gets little to do before there is enough to leave it out."""
+        suspected = SUSPECTED ** min(1.0, evidence / ALARM)
+        record.replica.ramp = max(1.0 / self.ramp(record.replica.name, now), suspected)
 
 
 def slowness(took: float, predicted: float) -> float:

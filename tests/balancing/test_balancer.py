@@ -56,6 +56,17 @@ def test_one_of_a_hundred_requests_goes_anywhere():
     assert "r0" not in [chosen([fleet(90_000, 0)], Balancer(defaults=STILL), seed=seed) for seed in range(4_000)]
 
 
+def test_nobody_explores_where_a_replica_is_new_or_suspected():
+    def seen(ramp):
+        for seed in range(2_000):
+            pool = fleet(90_000, 0)
+            pool[0].ramp = ramp
+            yield chosen([pool], seed=seed)
+
+    assert "r0" in seen(1.0)
+    assert "r0" not in seen(10.0)
+
+
 def test_a_cached_prefix_tips_the_balance_but_does_not_overrule_a_queue():
     balancer = Balancer(defaults=STILL)
     balancer.index.sent((1, 2, 3), STEPS, 2_000, fleet(0)[0], 0.0)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.balancing.fair import KEPT, Fair
+from penstock.balancing.shares import GRAIN, Shares
 from penstock.balancing.ticket import Ticket
 from tests.balancing.queue_world import World, options, request
 
@@ -98,17 +99,41 @@ def test_within_the_quantum_the_better_fit_decides_and_beyond_it_the_counter():
     assert "b" in order[6:]
 
 
-def test_an_answer_longer_than_expected_is_charged_to_its_tenant():
+def test_an_answer_is_charged_while_it_is_written():
     world = World()
     backlog(world, a=60, b=60)
+    running = next(iter(world.held))
+    tenant, other = ("a", "b") if running.startswith("a") else ("b", "a")
+    world.first_token(running)
     before = len(world.sent)
-    for _ in range(50):
-        name = next(iter(world.held))
-        price = world.tickets[name].per_output
-        world.first_token(name)
-        world.end(name, output=round(3.0 / price) if name.startswith("a") else 0)  # three seconds more than expected
+    for _ in range(10):
+        world.now += 2.0  # of which a prompt takes one, and the answer the other
+        name = next(name for name in world.held if name != running)
+        serve(world, name)
     got = service(world.sent[before:])
-    assert got["b"] == pytest.approx(4 * got["a"], abs=4)
+    assert got[other] - got.get(tenant, 0) >= 4, "it goes on, and is not over: what was expected of it, was nothing"
+
+
+def test_answers_that_are_written_side_by_side_share_the_time():
+    shares = Shares()
+    world = World()
+    replica = world.replicas[0]
+    tickets = [Ticket(request(f"{n}", tenant=tenant), (world.replicas,), world.gates) for n, tenant in enumerate("aab")]
+    for ticket in tickets:
+        ticket.replica = replica
+        ticket.prefill = 1.0
+        shares.began(ticket)
+    shares.begin(10.0)
+    shares.sent(tickets[0])
+    assert shares.passed(10.5) == [], "a prompt is being computed"
+    assert shares.passed(14.0) == [(2, "a", pytest.approx(2.0)), (2, "b", pytest.approx(1.0))]
+    assert shares.passed(14.0 + GRAIN / 2) == [], "so soon it is not worth the while"
+    shares.ended(tickets[2])
+    shares.check(2)
+    assert shares.passed(15.0) == [(2, "a", pytest.approx(2 / 3)), (2, "b", pytest.approx(1 / 3))], "until now it ran"
+    assert shares.passed(16.0) == [(2, "a", pytest.approx(1.0))]
+    shares.rest()
+    assert shares.passed(99.0) == []
 
 
 def test_who_is_stopped_for_another_is_not_charged_twice():

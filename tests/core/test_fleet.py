@@ -36,20 +36,38 @@ def test_a_shorter_request_to_be_left_alone_does_not_shorten_a_longer_one():
 
 
 def test_what_waits_is_computed_in_order_and_as_time_goes_by():
-    replica = Replica("r", "d", prefill_rate=1_000.0)
+    replica = Replica("r", "d", prefill_rate=1_000.0, step_base=0.0, itl_slope=0.0)
     assert replica.prefill_wait(10.0) == 0.0
-    replica.started(2_000, 2_000, 10.0)
+    replica.started(3_000, 3_000, 10.0)
     replica.started(1_000, 1_000, 11.0)
-    assert replica.prefill_wait(11.0) == pytest.approx(2.0)
-    assert replica.prefill_wait(20.0) == 0.0, "it should be done by now"
-    replica.first_token(2_000, 20.0)
+    assert replica.prefill_wait(11.0) == pytest.approx(3.0)
+    assert replica.prefill_wait(13.0) == pytest.approx(1.0), "the first one should be done by now"
+    assert replica.prefill_wait(20.0) == pytest.approx(1.0 + 7.0), "it is late, and so will be what comes next"
+    replica.first_token(3_000, 20.0)
     assert replica.prefill_wait(20.0) == pytest.approx(1.0), "it was slower, and the second only begins now"
     replica.ended(1_000, 1_000, 20.5)
     assert replica.prefill_wait(20.5) == 0.0
+
+
+def test_short_prompts_may_be_computed_in_one_step_before_any_has_its_first_token():
+    replica = Replica("r", "d", prefill_rate=1_000.0, step_base=0.25, itl_slope=0.0)
+    for _ in range(3):
+        replica.started(500, 500, 0.0)
+    assert replica.prefill_wait(1.0) == pytest.approx(0.5)
+    assert replica.prefill_wait(1.5) == 0.0
+    assert replica.prefill_wait(1.75) == 0.0, "a step takes time too"
+    assert replica.prefill_wait(2.0) == pytest.approx(0.25)
+
+
+def test_a_replica_that_says_nothing_fills_up_and_never_drains():
+    replica = Replica("r", "d", prefill_rate=1_000.0)
+    for number in range(20):
+        replica.started(1_000, 1_000, number * 1.0)
+    assert replica.prefill_wait(30.0) > 17.0 + 27.0
 
 
 def test_a_prompt_behind_one_that_is_late_begins_no_earlier_than_it_came():
     replica = Replica("r", "d", prefill_rate=1_000.0)
     replica.started(1_000, 1_000, 0.0)
     replica.started(3_000, 3_000, 10.0)
-    assert replica.prefill_wait(10.0) == pytest.approx(3.0)
+    assert replica.prefill_wait(10.0) >= 3.0

@@ -313,3 +313,56 @@ def test_samples_of_all_are_those_of_each_added_up(steps):
             getattr(record, part).at(now)
             total += getattr(record, part).n
         assert of_all.n == pytest.approx(total, abs=1e-6)
+
+
+def usual(outliers, at, *, names=("r/1", "r/2")):
+    """Enough of quick first tokens elsewhere that there is something to compare with."""
+    for number in range(10):
+        for name in names:
+            attempt(outliers, name, at + number * 0.01)
+
+
+def test_one_first_token_that_is_far_too_late_makes_a_replica_dearer_long_before_it_is_left_out():
+    replicas = pool(3)
+    outliers = Outliers(RULE, replicas)
+    usual(outliers, 0.0)
+    attempt(outliers, "r/0", 1.0, took=1.5)
+    assert replicas[0].ramp == pytest.approx(10.0, rel=0.01)
+    assert [one.ramp for one in replicas[1:]] == [1.0, 1.0]
+    assert not out(replicas, 3.0)
+    outliers.sweep(3.0)
+    assert 9.0 < replicas[0].ramp < 10.0, "it is forgiven slowly"
+    outliers.sweep(600.0)
+    assert replicas[0].ramp == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_suspect_whose_first_tokens_are_quick_again_is_as_cheap_as_the_others():
+    replicas = pool(3)
+    outliers = Outliers(RULE, replicas)
+    usual(outliers, 0.0)
+    attempt(outliers, "r/0", 1.0, took=1.5)
+    for number in range(3):
+        attempt(outliers, "r/0", 3.0 + number)
+    assert replicas[0].ramp == 1.0
+
+
+def test_attempts_that_are_overdue_make_a_replica_dearer_at_the_next_look():
+    replicas = pool(3)
+    outliers = Outliers(RULE, replicas)
+    usual(outliers, 0.0)
+    outliers.started("r/0", 0.1, 1.0)
+    outliers.sweep(1.1)
+    assert replicas[0].ramp == 1.0
+    outliers.sweep(2.5)
+    assert replicas[0].ramp > 5.0
+
+
+def test_what_has_become_slow_for_all_leaves_their_costs_as_far_apart_as_they_were():
+    replicas = pool(3)
+    outliers = Outliers(RULE, replicas)
+    usual(outliers, 0.0, names=("r/0", "r/1", "r/2"))
+    for number in range(30):
+        for one in replicas:
+            attempt(outliers, one.name, 2.0 + number, took=0.6)
+    outliers.sweep(33.0)
+    assert max(one.ramp for one in replicas) < 1.5 * min(one.ramp for one in replicas)
