@@ -75,6 +75,7 @@ class Queue:
         "_full",
         "_hrrn",
         "_look",
+        "_loose",
         "_pace",
         "_quantum",
         "_relook_at",
@@ -107,6 +108,7 @@ class Queue:
         self._rooms: dict[str, Replica] = {}  # where something ended since nobody could be found for it
         self._all = False  # every waiting ticket has to be looked at, for any replica
         self._look = 0  # the number of that look
+        self._loose = False  # somebody waits who had found room, behind those who are to be asked before
         self._full = False  # the replica in question has no room, whoever asks
         self._blocked = False  # a class had to wait for others' floors
         self._restless = False  # perhaps somebody should be preempted
@@ -136,7 +138,8 @@ class Queue:
                 choice = other
         ticket.consider(choice)
         may_start = self._floors.allow(ticket.rank)
-        at_once = choice.free and may_start and not self._rooms and not self._all  # nobody is to be asked before it
+        asked_first = bool(self._rooms) or self._all or self._loose
+        at_once = choice.free and may_start and not asked_first
         ahead = 0.0
         if not at_once:
             if state == NEW and self._fairs[ticket.rank].waiting >= self._classes[ticket.rank].depth:
@@ -149,6 +152,9 @@ class Queue:
             return choice
         if not may_start:
             self._blocked = True
+        if choice.free:
+            ticket.looked = -1
+            self._loose = True
         self._join(ticket, now)
         return None
 
@@ -215,7 +221,7 @@ class Queue:
             return overdue
         if not self.waiting:
             self._rooms.clear()
-            self._all = False
+            self._all = self._loose = False
             return None
         for rank, tenant, seconds in self._shares.passed(now):
             if self._fairs[rank].waiting:
@@ -223,15 +229,15 @@ class Queue:
         if now >= self._relook_at:
             self._relook_at = now + RELOOK
             self.look_again()
-        while self._all or self._rooms:
+        while self._all or self._rooms or self._loose:
             room: Replica | None = None
-            if not self._all:
+            if self._rooms and not self._all:
                 room = next(iter(self._rooms.values()))
             found = self._seek(room, now, rng)
             if found is not None:
                 return found
             if room is None:
-                self._all = False
+                self._all = self._loose = False
             else:
                 del self._rooms[room.name]
         return self._preempt() if self._restless else None

@@ -152,3 +152,20 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=50, stateful_step_count=60, deadline=None)
 TestLife = Life.TestCase
+
+
+def test_who_is_preempted_goes_where_there_is_room_already():
+    """Its best replica is the one that was taken from it, where another goes now; nothing tells of the other's room."""
+    life = Life()
+    life.begin(replicas=3, slots=0, order="hrrn", floor=0)
+    world = life.world
+    life.a_request_comes(8_195, "a", Priority.HIGH, inf, False, 0, 0)
+    (first,) = {held.replica for held in world.held.values()}
+    away = next(replica for replica in world.replicas if replica is not first)
+    away.ready = False
+    world.queue.look_again()
+    world.drive()
+    life.a_request_comes(8_192, "a", Priority.CRITICAL, inf, False, 0, 0)
+    world.retry("q1")
+    life.no_replica_with_room_is_idle_while_somebody_waits_who_should_go_there()
+    life.teardown()
