@@ -30,6 +30,9 @@ SUSPECTED: Final = 1_000.0  # times its cost, of a replica with all of that evid
 KEPT: Final = 2.0  # windows in which that fades: a suspect is asked now and then, and what it says then adds up
 SPREAD: Final = 0.5  # standard deviation of log(observed / predicted) that is taken for granted
 SURE: Final = 4.0  # standard errors between its share of bad answers and the others'
+LONG: Final = (
+    5.0  # seconds: who waits longer and is late says as much again with each doubling, or one alone stayed there
+)
 OLDEST: Final = 32  # waiting attempts that are looked at, of each replica
 FIRST_SHARE: Final = 0.1  # of a newcomer's traffic
 CALM: Final = 60.0  # seconds of good conduct that forgive one ejection
@@ -227,7 +230,7 @@ class Outliers:
                 if weight > 0.0:
                     if overdue == 0.0:
                         overdue = record.seen - seen
-                    overdue += weight
+                    overdue += weight * (1.0 + log(max(1.0, (now - started_at) / LONG), 2.0))
         return max(evidence, overdue)
 
     def _aged(self, record: Record, now: float) -> float:

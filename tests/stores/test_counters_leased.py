@@ -122,8 +122,10 @@ class World:
         return False
 
     async def settled(self):
-        """What has been used is told to all."""
+        """What has been used is told to all, and what was leased too late has been given back."""
         for holder in self.holders:
+            while holder._leasing:
+                await asyncio.wait(holder._leasing)
             await holder.used(())
 
     async def close(self):
