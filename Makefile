@@ -56,7 +56,7 @@ fuzz: .dev ## ten minutes of coverage-guided fuzzing of the wire (FUZZ_SECONDS=.
 
 bench: bench-gateway ## what the gateway costs, beside nginx and, after `make bench-peers`, other gateways
 
-bench-%: .dev ## one bench: bench-gateway, bench-limits, bench-crash, bench-engine, bench-reference; bench-peers installs what to compare with
+bench-%: .dev ## one bench: -gateway, -limits, -crash, -engine, -reference, -routing, -cascade, -fidelity, -load-agreement, -observe, -console; bench-peers installs what to compare with
 	@$(IN) bench/$(subst -,_,$*).py
 
 .engine .dev:
