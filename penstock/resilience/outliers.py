@@ -27,6 +27,7 @@ ENOUGH: Final = 3.0  # samples of all others, before there is anything to compar
 ALARM: Final = log(1e5)  # evidence against a replica: by chance once in 100,000 first tokens, or less often
 ONE: Final = ALARM / 3.0  # of it, at most from one first token: three have to agree
 SUSPECTED: Final = 1_000.0  # times its cost, of a replica with all of that evidence against it; with a third, 10 times
+FEW: Final = 0.25  # of all: where more are suspected, and more than one, nobody's cost is multiplied for it
 KEPT: Final = 2.0  # windows in which that fades: a suspect is asked now and then, and what it says then adds up
 SPREAD: Final = 0.5  # standard deviation of log(observed / predicted) that is taken for granted
 SURE: Final = 4.0  # standard errors between its share of bad answers and the others'
@@ -102,7 +103,7 @@ class Record:
 class Outliers:
     """The replicas of one deployment, compared. Tell it of every attempt, and `sweep` every `rule.interval`."""
 
-    __slots__ = ("_bad", "_records", "_slowness", "_tickets", "ejections", "rule")
+    __slots__ = ("_bad", "_calm", "_records", "_slowness", "_tickets", "ejections", "rule")
 
     def __init__(self, rule: OutlierRule, pool: Iterable[Replica] = ()) -> None:
         self.rule = rule  # may be replaced, but for its window
@@ -110,6 +111,7 @@ class Outliers:
         self._bad = Samples(rule.window)  # of all together
         self._slowness = Samples(rule.window)
         self._tickets = 0
+        self._calm = True  # few have anything against them: more than that is rather what all suffer from
         self.ejections = 0
 
     def keep(self, pool: Sequence[Replica], now: float) -> None:
@@ -179,6 +181,7 @@ class Outliers:
         """Look at everybody: who is to be left out, and who comes back. O(replicas)."""
         found: list[Ejection] = []
         evidence = {name: self._evidence(record, now) for name, record in self._records.items()}
+        self._calm = sum([one > 0.0 for one in evidence.values()]) <= max(1.0, FEW * len(evidence))
         for record in self._slow_ones(evidence):
             if record.replica.ejected_until <= now:
                 self._eject(record, Why.SLOW, now, found)
@@ -336,7 +339,7 @@ class Outliers:
     def _weigh(self, record: Record, evidence: float, now: float) -> None:
         """What its cost is multiplied by: more while it is new, and the more there is against it. So one that is
         suspected gets little to do before there is enough to leave it out."""
-        suspected = SUSPECTED ** min(1.0, evidence / ALARM)
+        suspected = SUSPECTED ** min(1.0, evidence / ALARM) if self._calm else 1.0
         record.replica.ramp = max(1.0 / self.ramp(record.replica.name, now), suspected)
 
 

@@ -71,7 +71,8 @@ def sdist(name: str) -> Path:
             download = ["download", "--no-deps", "--no-binary", name, "--require-hashes", "-r", str(alone)]
             _run([sys.executable, "-m", "pip", *QUIETLY, *download, "-d", str(folder)])
             with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-                archive.extractall(folder, filter="data")
+                # whose digest is known; Python before 3.11.4 has no filters
+                archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return next(path for path in folder.iterdir() if path.is_dir())
 
 

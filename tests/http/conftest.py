@@ -1,11 +1,27 @@
 """Every test that touches the network runs on both event loops: they differ in when they write and how they close."""
 
 import asyncio
+import inspect
+from asyncio import sslproto
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 import uvloop
+
+ABORTS_TWICE = "is not None" in inspect.getsource(sslproto._SSLProtocolTransport.abort)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if (
+            not ABORTS_TWICE
+            and "tls" in item.name
+            and item.name.endswith(("[asyncio]", "[asyncio-pictures.example-True]"))
+        ):
+            item.add_marker(
+                pytest.mark.skip(reason="the asyncio of Python 3.11.2 fails when TLS is aborted after its end")
+            )
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -366,3 +366,28 @@ def test_what_has_become_slow_for_all_leaves_their_costs_as_far_apart_as_they_we
             attempt(outliers, one.name, 2.0 + number, took=0.6)
     outliers.sweep(33.0)
     assert max(one.ramp for one in replicas) < 1.5 * min(one.ramp for one in replicas)
+
+
+def test_where_more_than_a_few_are_suspected_nobody_is_dearer_for_it():
+    replicas = pool(6)
+    outliers = Outliers(RULE, replicas)
+    usual(outliers, 0.0, names=("r/3", "r/4", "r/5"))
+    attempt(outliers, "r/0", 1.0, took=1.5)
+    outliers.sweep(1.5)
+    assert replicas[0].ramp > 5.0
+    attempt(outliers, "r/1", 1.6, took=1.5)
+    attempt(outliers, "r/2", 1.6, took=1.5)
+    outliers.sweep(3.2)
+    assert [one.ramp for one in replicas] == [1.0] * 6
+    assert not out(replicas, 3.2)
+
+
+def test_one_alone_that_waits_for_long_where_nothing_comes_is_enough():
+    replicas = pool(3)
+    outliers = Outliers(RULE, replicas)
+    usual(outliers, 0.0)
+    outliers.started("r/0", 0.1, 1.0)
+    for at in range(2, 40):
+        usual(outliers, float(at))
+        outliers.sweep(at + 0.5)
+    assert out(replicas, 39.0)
