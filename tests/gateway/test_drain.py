@@ -1,6 +1,7 @@
 """What becomes of an answer whose caller has left: cancelled, or read to its end, as the model says."""
 
 import asyncio
+from types import FunctionType
 
 import pytest
 
@@ -47,6 +48,7 @@ def test_a_drained_answer_is_billed_as_the_provider_counts_it(body, after):
     leaving(main)
 
 
+@pytest.mark.skipif(not isinstance(TryUpstreams.tell, FunctionType), reason="compiled: nothing can be put in its place")
 @pytest.mark.parametrize("body", [STREAM, PLAIN])
 def test_who_leaves_as_the_answer_begins_does_not_let_it_wait(monkeypatch, body):
     async def main(loop):
