@@ -54,7 +54,7 @@ fuzz: .dev ## ten minutes of coverage-guided fuzzing of the wire (FUZZ_SECONDS=.
 	@$(IN) -c "import atheris" 2>/dev/null || $(IN) -m pip install -q -e '.[fuzz]'
 	@$(IN) tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
-bench: bench-gateway ## what the gateway costs, beside nginx and, after `make bench-peers`, other gateways
+bench: bench-observe bench-gateway ## what the gateway costs, beside nginx and, after `make bench-peers`, other gateways; and the stage that sees
 
 bench-%: .dev ## one bench: -gateway, -limits, -crash, -engine, -reference, -routing, -cascade, -fidelity, -load-agreement, -observe, -console; bench-peers installs what to compare with
 	@$(IN) bench/$(subst -,_,$*).py
