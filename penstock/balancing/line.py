@@ -64,9 +64,9 @@ class Line:
         self.queue.ended(ticket)
         self.settle()
 
-    def finished(self, ticket: Ticket, uncached: int, output: int) -> None:
+    def finished(self, ticket: Ticket, uncached: int) -> None:
         self._owners.pop(id(ticket), None)
-        self.queue.finished(ticket, uncached, output)
+        self.queue.finished(ticket, uncached)
         self.settle()
 
     def leave(self, ticket: Ticket) -> None:

@@ -153,7 +153,6 @@ class Queue:
         if not may_start:
             self._blocked = True
         if choice.free:
-            ticket.looked = -1
             self._loose = True
         self._join(ticket, now)
         return None
@@ -178,7 +177,7 @@ class Queue:
             self._give_back(ticket)
             ticket.state = ASIDE
 
-    def finished(self, ticket: Ticket, uncached: int, output: int) -> None:
+    def finished(self, ticket: Ticket, uncached: int) -> None:
         """It is over, and so many tokens of its prompt had to be computed: its tenant is charged for these instead of
         for what was expected. Without this that stays charged."""
         if ticket.state in (SENT, STREAMING):

@@ -32,7 +32,6 @@ class Ticket:
         "looked",
         "patience",
         "per_input",
-        "per_output",
         "period",
         "pools",
         "preempted",
@@ -78,8 +77,7 @@ class Ticket:
         self.prefill: float = 0.0  # engine seconds until its prompt is computed there
         self.work: float = 0.0  # and all that it is expected to take
         self.per_input: float = 0.0  # engine seconds for an uncached token of its prompt
-        self.per_output: float = 0.0  # and for one of its answer
-        self.period: int = -1  # of `Fair`, in which `work` was charged; -1: it was not
+        self.period: int = -1  # of `Fair`, in which its prompt was charged; -1: it was not
         self.preempted: int = 0  # times
         self.victim: Ticket | None = None  # who was last stopped for it
 
@@ -92,7 +90,7 @@ class Ticket:
             self.least = choice.uncached
         batch = max(1, replica.running, replica.inflight)
         self.per_input = 1.0 / replica.prefill_rate
-        self.per_output = (replica.step_base + replica.itl_slope * batch) / batch
+        per_output = (replica.step_base + replica.itl_slope * batch) / batch
         output = choice.tokens - self.request.prompt_tokens
         self.prefill = choice.uncached * self.per_input
-        self.work = self.prefill + (output * self.per_output if output > 0 else 0.0)
+        self.work = self.prefill + (output * per_output if output > 0 else 0.0)

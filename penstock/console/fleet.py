@@ -143,7 +143,7 @@ class Fleet:
     def told(self, recent: Callable[[str], Mapping[str, Any] | None]) -> dict[str, Any]:
         """For the console. `recent` answers what was seen of a replica lately."""
         views = self._fresh()
-        newest = max(views, key=lambda view: (view.plane, view.at), default=None)
+        newest = _newest(views)
         if newest is None:
             return {"at": None, "workers": 0, "models": [], "queues": [], "deployments": [], "events": []}
         deployments = []
@@ -175,7 +175,8 @@ class Fleet:
 
     def models(self) -> tuple[ModelSeen, ...]:
         """Those of the newest configuration."""
-        return max(self._fresh(), key=lambda view: view.plane).models if self._fresh() else ()
+        newest = _newest(self._fresh())
+        return () if newest is None else newest.models
 
     def _fresh(self) -> list[FleetSeen]:
         oldest = self._clock.wall() - STALE_AFTER
@@ -188,6 +189,10 @@ class Fleet:
         self._told[replica, what] = at
         if len(self._told) > 20 * MOST_EVENTS:
             self._told.clear()
+
+
+def _newest(views: Sequence[FleetSeen]) -> FleetSeen | None:
+    return max(views, key=lambda view: (view.plane, view.at), default=None)
 
 
 def _find(view: FleetSeen, place: int, deployment: str, replica: str) -> ReplicaSeen | None:

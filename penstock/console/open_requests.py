@@ -65,8 +65,7 @@ def _is(call: Call, only: Mapping[str, str]) -> bool:
 
 
 def _told(call: Call, now: float, wall: float) -> OpenRequest:
-    request, answer, last = call.request, call.answer, call.last
-    first = None if answer is None else call.shown_at or answer.first_token_at
+    request, first, last = call.request, call.began_at, call.last
     return OpenRequest(
         id=call.id,
         at=wall - (now - call.received_at),

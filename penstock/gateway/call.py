@@ -80,6 +80,11 @@ class Call:
         self.cancelled = False  # by an operator
         self.is_over = False
 
+    @property
+    def began_at(self) -> float | None:
+        """When its caller had the first token. Clock.now() seconds; None: not yet."""
+        return None if self.answer is None else self.shown_at or self.answer.first_token_at
+
     def ended(self, answer: Try, failure: UpstreamError | None) -> None:
         """The answer is whole, or broke in the middle."""
         self.error = None if failure is None else for_caller(failure).code
@@ -141,11 +146,11 @@ def headers(call: Call, answer: Try) -> bytes:
 
 def receipt(call: Call) -> tuple[Outcome, Cost]:
     """What is told of it, however it ended, and what it cost."""
-    answer, last, request, tries, plane = call.answer, call.last, call.request, call.tries, call.plane
+    last, request, tries, plane = call.last, call.request, call.tries, call.plane
     usage, source = (Usage(), UsageSource.NONE) if last is None else last.stream.usage()
     duration = plane.clock.now() - call.received_at
     course, climb = call.course, call.climb
-    first = None if answer is None else call.shown_at or answer.first_token_at
+    first = call.began_at
     until = None  # the last token
     if first is not None and last is not None and request is not None and request.stream:
         until = to_microsecond(max(first, last.stream.progressed_at) - call.received_at)

@@ -150,7 +150,7 @@ class Try:
         if self._watch is not None:
             empty = ended == OK and not output and owner.request.endpoint in GENERATION
             self._watch.ended(self, ended_there, now, output, empty=empty)
-        owner.gave_back(self, ended, owner.request.prompt_tokens - cached, output)
+        owner.gave_back(self, ended, owner.request.prompt_tokens - cached)
         return Attempt(
             self.number,
             self.replica.name,
@@ -331,7 +331,7 @@ class TryUpstreams:
         if this.queued and line is not None and ticket is not None:
             line.first_token(ticket)
 
-    def gave_back(self, this: Try, ended: FailureKind | str, uncached: int, output: int) -> None:
+    def gave_back(self, this: Try, ended: FailureKind | str, uncached: int) -> None:
         """That attempt holds nothing at its replica any more."""
         line, ticket = self._line, self._ticket
         if line is None:
@@ -340,7 +340,7 @@ class TryUpstreams:
             line.room(this.replica)
         elif ended == OK:
             self._ticket = None
-            line.finished(ticket, uncached, output)
+            line.finished(ticket, uncached)
         else:
             line.ended(ticket)
 

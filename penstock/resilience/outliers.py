@@ -31,9 +31,7 @@ FEW: Final = 0.25  # of all: where more are suspected, and more than one, nobody
 KEPT: Final = 2.0  # windows in which that fades: a suspect is asked now and then, and what it says then adds up
 SPREAD: Final = 0.5  # standard deviation of log(observed / predicted) that is taken for granted
 SURE: Final = 4.0  # standard errors between its share of bad answers and the others'
-LONG: Final = (
-    5.0  # seconds: who waits longer and is late says as much again with each doubling, or one alone stayed there
-)
+LONG: Final = 5.0  # seconds: who is late and waits longer says as much again with each doubling
 OLDEST: Final = 32  # waiting attempts that are looked at, of each replica
 FIRST_SHARE: Final = 0.1  # of a newcomer's traffic
 CALM: Final = 60.0  # seconds of good conduct that forgive one ejection

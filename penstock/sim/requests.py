@@ -268,7 +268,7 @@ class SimulatedRequest(Sleeper):
         elif ended == OK:
             self._ticket = None
             prompt: int = self.request.prompt_tokens
-            line.finished(ticket, prompt - this.cached, this.output)
+            line.finished(ticket, prompt - this.cached)
         else:
             line.ended(ticket)
 

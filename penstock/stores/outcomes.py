@@ -23,7 +23,7 @@ from penstock.stores.migrate import check_schema, migrate
 from penstock.stores.outcome_terms import Term, condition
 from penstock.stores.sql import BIGINT, TEXT, Row, Statement, Table, Value
 from penstock.stores.sqlite_database import SqliteDatabase
-from penstock.wire.trace_context import trace_id_of
+from penstock.wire.trace_context import traced_as
 
 MIGRATIONS: Final = "outcomes"
 MOST_WAITING: Final = 20_000  # outcomes in memory, some 20 MB
@@ -242,7 +242,7 @@ class Outcomes:
         """By the id of the request, or of its trace; also one that waits to be written, whose `seq` is 0."""
         for one in chain(reversed(self._waiting), self._writing):
             outcome = one.outcome
-            if id and id in (outcome.request_id, outcome.trace_id or trace_id_of(outcome.request_id)):
+            if id and id in (outcome.request_id, traced_as(outcome)):
                 return one
         for column in ("request_id", "trace_id"):
             sql = f"select body, why, seq from outcomes where {column} = $1 order by at_micros desc limit 1"
@@ -325,7 +325,7 @@ def _row(kept: Kept) -> Row | None:
         id, int(one.received_at * 1e6), why, endpoint, model, org, team, key_id, feature, session, priority, deployment,
         replica, one.status, None if one.error is None else _text(one.error),
         None if one.finish_reason is None else _text(one.finish_reason), _text(one.arm),
-        _text(one.trace_id or trace_id_of(one.request_id)),
+        _text(traced_as(one)),
         None if first is None else int(first * 1e6), int(one.duration * 1e6), int(one.queued_for * 1e6),
         one.usage.prompt_tokens, one.usage.completion_tokens, len(one.attempts), one.cost_nanos, body,
     )  # fmt: skip

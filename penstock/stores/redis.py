@@ -90,9 +90,9 @@ class Redis:
 
     def call(self, command: bytes) -> asyncio.Future[Any]:
         """Its result, `RedisGone` or `hiredis.ReplyError`. Raises `RedisGone` when nothing was sent."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self.send(command, partial(_resolve, future))
-        return future
+        if self._connection is None:
+            raise RedisGone("not connected")
+        return self._connection.call(command)
 
     def renew(self) -> None:
         """Break off and connect again: what waits is `RedisGone`."""
@@ -165,10 +165,15 @@ class _Connection(asyncio.Protocol):
 
     async def introduce(self, address: Address) -> None:
         if address.password:
-            await self._ask("AUTH", *([address.user] if address.user else []), address.password)
+            await self.call(packed("AUTH", *([address.user] if address.user else []), address.password))
         if address.database:
-            await self._ask("SELECT", address.database)
-        await self._ask("PING")
+            await self.call(packed("SELECT", address.database))
+        await self.call(packed("PING"))
+
+    def call(self, command: bytes) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.send(command, partial(_resolve, future), late=False)
+        return future
 
     def send(self, command: bytes, answer: Answer, late: bool) -> None:
         if self.lost.done() or len(self._waiting) >= MOST_WAITING:
@@ -211,11 +216,6 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end(RedisGone(str(error or "Redis closed the connection")))
-
-    async def _ask(self, *command: str | int) -> None:
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self.send(packed(*command), partial(_resolve, future), late=False)
-        await future
 
     def _flush_late(self) -> None:
         self._late = False

@@ -20,7 +20,7 @@ from penstock.telemetry.instruments import Counter
 from penstock.telemetry.options import Keys
 from penstock.telemetry.taxonomy import nature_of
 from penstock.telemetry.unvouched import fit_to_keep
-from penstock.wire.trace_context import trace_id_of
+from penstock.wire.trace_context import trace_id_of, traced_as
 
 BATCH: Final = 64  # outcomes encoded at once, about 0.1 ms
 FLUSH_AT: Final = 64 * 1024  # bytes waiting before they are written without being asked
@@ -132,7 +132,7 @@ class AccessLog:
             "event.duration": int(outcome.duration * 1e9),
             "service.name": self.service,
             "log.level": _level(outcome).decode(),
-            "trace.id": outcome.trace_id or trace_id_of(outcome.request_id),
+            "trace.id": traced_as(outcome),
             "http.request.id": outcome.request_id,
             "http.response.status_code": outcome.status,
         }

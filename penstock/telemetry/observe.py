@@ -22,7 +22,7 @@ from penstock.telemetry.sampling import KEPT, TailSampler
 from penstock.telemetry.spans import Value
 from penstock.telemetry.taxonomy import refusal_signal
 from penstock.telemetry.unvouched import fit_to_keep
-from penstock.wire.trace_context import trace_id_of
+from penstock.wire.trace_context import traced_as
 
 BATCH: Final = 64
 
@@ -57,12 +57,12 @@ class Observer:
 
     def on_outcome(self, outcome: Outcome, content: Content | None = None) -> None:
         """Once for each request."""
-        hashes, refused = None, bool(refusal_signal(outcome.finish_reason, outcome.error))
+        hashes, worded = None, False
         if content is not None:
             if outcome.error is None and outcome.finish_reason is not None and outcome.attempts:
-                worded = not refused and reads_like_a_refusal(opening_in(content))
-                self.metrics.looked_at(outcome, "declared" if refused else "words" if worded else NONE)
-                refused |= worded
+                declared = bool(refusal_signal(outcome.finish_reason, outcome.error))
+                worded = not declared and reads_like_a_refusal(opening_in(content))
+                self.metrics.looked_at(outcome, "declared" if declared else "words" if worded else NONE)
             if self._hashes:
                 hashes = self._reader.hashes(content)
             if not self._holds:
@@ -71,7 +71,7 @@ class Observer:
         if self.log is not None:
             self.log.on_outcome(outcome, hashes)
         if self._exporters or self.listener is not None:
-            self._waiting.append((outcome, content, hashes, refused))
+            self._waiting.append((outcome, content, hashes, worded))
             if len(self._waiting) >= BATCH:
                 self.look()
 
@@ -79,9 +79,9 @@ class Observer:
         """Decide about the traces of those that wait."""
         waiting, self._waiting = self._waiting, []
         decide, verdicts, listener = self._sampler.decide, dict[str, int](), self.listener
-        for outcome, content, hashes, refused in waiting:
-            trace_id = outcome.trace_id or trace_id_of(outcome.request_id)
-            why = decide(outcome, trace_id, refused)
+        for outcome, content, hashes, worded in waiting:
+            trace_id = traced_as(outcome)
+            why = decide(outcome, trace_id, worded or bool(refusal_signal(outcome.finish_reason, outcome.error)))
             verdicts[why] = verdicts.get(why, 0) + 1
             if listener is not None:
                 listener(outcome, why)

@@ -20,7 +20,7 @@ from penstock.core.plan import CANCELLED, OK, Attempt
 from penstock.core.request import Endpoint
 from penstock.resilience.failures import Blame
 from penstock.telemetry.taxonomy import FINISH_REASONS, nature_of
-from penstock.wire.trace_context import span_id_of, trace_id_of
+from penstock.wire.trace_context import span_id_of, traced_as
 
 Value: TypeAlias = str | bool | int | float | tuple[str, ...]
 
@@ -129,7 +129,7 @@ def trace_of(
             _of_attempt(outcome, attempt, name, root_id, operation, served or {}, texts, attempt is answered)
         )
     spans = [root, *_stages(outcome, root_id), *chain.from_iterable(reversed(of_attempts))]
-    return Trace(outcome.trace_id or trace_id_of(request_id), tuple(spans), kept)
+    return Trace(traced_as(outcome), tuple(spans), kept)
 
 
 def _fault(error: str | None) -> str:

@@ -11,6 +11,8 @@ from typing import Final
 
 from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
 
+from penstock.core.outcome import Outcome
+
 _PARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?").fullmatch
 _LENGTH: Final = 55  # of version 00
 _NO_TRACE: Final = "0" * 32
@@ -39,6 +41,11 @@ def read_traceparent(header: bytes | None) -> tuple[str, str, bool]:
 def trace_id_of(request_id: str) -> str:
     """32 hex digits, for a request whose caller began no trace."""
     return xxh3_128_hexdigest(request_id.encode())
+
+
+def traced_as(outcome: Outcome) -> str:
+    """The trace of a request: its caller's, or else one of its own."""
+    return outcome.trace_id or trace_id_of(outcome.request_id)
 
 
 def span_id_of(request_id: str, name: str) -> str:

@@ -127,7 +127,7 @@ class World:
         ticket = self.tickets.pop(name)
         self._let_go(name)
         assert ticket.choice is not None
-        self.queue.finished(ticket, ticket.choice.uncached, output)
+        self.queue.finished(ticket, ticket.choice.uncached)
         self.drive()
 
     def leave(self, name: str) -> None:

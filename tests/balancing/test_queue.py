@@ -433,7 +433,7 @@ def test_with_the_balancer_everybody_is_sent_once_and_nothing_is_left(order):
         dispatch.first_token(world.now)
         queue.first_token(ticket)
         dispatch.ended(world.now, 50)
-        queue.finished(ticket, 4_000, 50)
+        queue.finished(ticket, 4_000)
         ended += 1
         settle()
     assert (ended, queue.waiting) == (120, 0) and waited > 20
