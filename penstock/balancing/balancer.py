@@ -99,6 +99,7 @@ class Dispatch:
         "_tokens",
         "_uncached",
         "replica",
+        "unseen",
     )
 
     def __init__(self, balancer: Balancer, request: Request, replica: Replica, choice: Choice, now: float) -> None:
@@ -114,6 +115,7 @@ class Dispatch:
         self._started_at = now
         self._first_at = -1.0
         self._ended = False
+        self.unseen = 0  # its number among those whose first token nobody sees
         self.replica = replica
         replica.started(self._tokens, self._uncached, now)
 
@@ -144,14 +146,22 @@ class Dispatch:
         if self._ended:
             return
         self._ended = True
+        if self.unseen:
+            self._balancer.unseen.forget(self.unseen)
         replica = self.replica
         running = (self._running + replica.inflight) / 2.0
         replica.ended(self._tokens, self._uncached, now)
         if output_tokens > 0:
             self._balancer.learn_output(self._model, output_tokens)
             if self._stream and self._first_at >= 0.0:
-                prefilled = replica.computed_tokens - self._computed + replica.pending_tokens
-                self._balancer.rates(replica).ended(output_tokens, running, now - self._first_at, prefilled)
+                self._balancer.rates(replica).ended(
+                    output_tokens,
+                    running,
+                    self._first_at,
+                    now,
+                    replica.computed_tokens - self._computed,
+                    replica.pending_tokens,
+                )
             if self._session:
                 tokens = self._prompt_tokens + output_tokens
                 self._balancer.sessions.bind(self._session, replica.name, tokens, now)
@@ -160,26 +170,36 @@ class Dispatch:
 class Unseen:
     """Attempts whose first token nobody will see, since the answer comes in one piece: when to suppose it came."""
 
-    __slots__ = ("_due", "_number")
+    __slots__ = ("_due", "_held", "_number")
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, Dispatch]] = []
+        self._due: list[tuple[float, int]] = []  # a heap; most are over long before
+        self._held: dict[int, Dispatch] = {}
         self._number = 0
 
-    def expect(self, held: Dispatch, at: float) -> None:
-        self._number += 1
-        heappush(self._due, (at, self._number, held))
+    def expect(self, held: Dispatch, at: float) -> int:
+        """A number for `forget`."""
+        self._number = number = self._number + 1
+        self._held[number] = held
+        heappush(self._due, (at, number))
+        return number
+
+    def forget(self, number: int) -> None:
+        """It is over."""
+        self._held.pop(number, None)
 
     def settle(self, now: float) -> None:
         due = self._due
         while due and due[0][0] <= now:
-            heappop(due)[2].computed(now)
+            held = self._held.pop(heappop(due)[1], None)
+            if held is not None:
+                held.computed(now)
 
 
 class Balancer:
     """The state that choosing needs: what replicas have cached, how fast they are, how long answers are."""
 
-    __slots__ = ("_defaults", "_outputs", "_places", "_rates", "_rules", "_unseen", "index", "sessions")
+    __slots__ = ("_defaults", "_outputs", "_places", "_rates", "_rules", "index", "sessions", "unseen")
 
     def __init__(self, index: Index | None = None, defaults: Balancing = DEFAULT) -> None:
         self.index: Index = index if index is not None else PrefixIndex()
@@ -188,7 +208,7 @@ class Balancer:
         self._rules: dict[str, Rule] = {}  # by deployment, once it has been chosen in or has options of its own
         self._rates: dict[str, Rates] = {}
         self._outputs: dict[str, Outputs] = {}
-        self._unseen = Unseen()
+        self.unseen = Unseen()
         self._places: dict[int, Places] = {}
 
     def configure(self, options: Mapping[str, Balancing]) -> None:
@@ -214,7 +234,7 @@ class Balancer:
         A replica not yet tried is preferred, first in its own deployment, then in the next; one that was tried is
         asked again only when nothing else is left.
         """
-        self._unseen.settle(now)
+        self.unseen.settle(now)
         ask: Ask | None = None
         again_at = -1
         again: list[int] = []
@@ -243,7 +263,7 @@ class Balancer:
         if hashes:
             self.index.sent(hashes, request.prefix_tokens, request.prompt_tokens, replica, now)
         if not request.stream:
-            self._unseen.expect(held, now + choice.wait)
+            held.unseen = self.unseen.expect(held, now + choice.wait)
         return held
 
     def rates(self, replica: Replica) -> Rates:

@@ -1,7 +1,7 @@
 """Who of several tenants is next: the one that has been served least, in seconds of engine time.
 
 Source: the virtual token counter (VTC, arXiv 2401.00588) with its lift; charged for uncached work only, for answers
-while they are written, and with a quantum within which locality decides, as DLPM does (arXiv 2501.14312). Counters
+while they are written, and with a difference within which locality decides, as in DLPM (arXiv 2501.14312). Counters
 live as long as somebody waits, as in start-time fair queueing (Goyal et al. 1996): what was served while nobody had to
 wait took nothing from anybody.
 """
@@ -50,6 +50,22 @@ class Fair:
             if line.served < least:
                 least = line.served
         return least if least < inf else 0.0
+
+    def owed(self, ticket: Ticket, apart: float) -> Line | None:
+        """The tenant that was served least, where it is owed more than this ticket's: the middle of its oldest prompt
+        would come first, by so much that it counts. So neither a long prompt nor what is under way makes it two quanta.
+        """
+        backlog = self.backlog
+        if not backlog or (len(backlog) == 1 and ticket.tenant in backlog):
+            return None
+        last = min(backlog.values(), key=_served)
+        line = self.lines.get(ticket.tenant)
+        if line is last:
+            return None
+        served = last.served if line is None else max(line.served, last.served)
+        middle = served + 0.5 * ticket.prefill / self._weights.get(ticket.tenant, 1.0)
+        first = last.served + 0.5 * last.tickets[0].prefill / last.weight
+        return last if first + apart <= middle else None
 
     def join(self, ticket: Ticket) -> None:
         """`ticket.work` must not change while it waits, or it is taken out first."""
@@ -131,3 +147,7 @@ class Fair:
 
 def _seq(ticket: Ticket) -> int:
     return ticket.seq
+
+
+def _served(line: Line) -> float:
+    return line.served

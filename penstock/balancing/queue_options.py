@@ -29,7 +29,7 @@ class QueueOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     order: Order = "hrrn"
     threshold: Annotated[int, msgspec.Meta(ge=1)] = 4_096  # uncached prompt tokens; for `Balancing.pending_tokens`
-    quantum: Positive = 1.0  # engine seconds by which the service of two tenants may differ, so that caches are used
+    quantum: Positive = 1.0  # engine seconds; the service of two tenants differs by two of these
     weights: dict[str, Positive] = {}  # of tenants; others: 1.0
     critical: ClassOptions = ClassOptions(depth=512, timeout=30.0, preempts=True)
     high: ClassOptions = ClassOptions(timeout=30.0, preempts=True)

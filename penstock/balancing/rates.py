@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import log2
 from typing import Final
 
-from penstock.core.fleet import Replica
+from penstock.core.fleet import STEP_TOKENS, Replica
 
 KEEP: Final = 1.0 - 1.0 / 128  # of the weight of what is known, at each new point
 CLIP: Final = 4.0  # a point further off than so many times is pulled in: a stall is not a rate
@@ -30,6 +30,7 @@ LONGEST: Final = 2.0  # likewise
 FLATTEST: Final = 0.000_001  # seconds of a step for each sequence
 STEEPEST: Final = 0.1  # likewise
 HALVE_AT: Final = 256  # answers, after which older ones weigh half
+PRIOR: Final = 16_384.0  # tokens for which the first compute rate counts
 KNOWN: Final = 8  # points, with which a replica's rates are its own and no more its siblings'
 ENOUGH: Final = 5  # answers, before their median is believed
 
@@ -75,22 +76,32 @@ class Line:
 class Rates:
     """What is learned of one replica; writes its `prefill_rate`, `step_base` and `itl_slope`, always within bounds."""
 
-    __slots__ = ("_begun_at", "_decode", "_done_at", "_prefill", "_work", "points", "replica")
+    __slots__ = (
+        "_before", "_begun_at", "_computed", "_decode", "_done_at", "_prefill", "_seconds", "_stepped_at", "_waited",
+        "_work", "points", "replica",
+    )  # fmt: skip
 
     def __init__(self, replica: Replica) -> None:
         """Begins with what the replica says, which may come from a profile."""
         self.replica = replica
         self.points = 0  # that the prefill rate was learned from
         self._work = 0  # uncached tokens of the prompts that were done last, in one step
+        self._stepped_at = -1.0  # when a step is known to have ended
+        self._waited = 0.0  # steps: half of the one that was under way when they came, unless one had just ended
+        self._before = 0  # and of those before them, since nothing was being computed
         self._begun_at = self._done_at = -1.0  # when
         self._prefill = Line(replica.step_base, 1.0 / replica.prefill_rate, PREFILL_SPREAD, PREFILL_ANCHOR)
         self._decode = Line(replica.step_base, replica.itl_slope, BATCH_SPREAD)
+        self._computed = PRIOR  # tokens of prompts, and the seconds that steps took longer for them; both fade
+        self._seconds = PRIOR / replica.compute_rate
 
     def follow(self, sibling: Replica) -> None:
         """Take it to be as fast as one of its deployment that is known better: else either would starve the other."""
         replica = self.replica
         replica.prefill_rate = sibling.prefill_rate
+        replica.compute_rate = sibling.compute_rate
         replica.step_base, replica.itl_slope = sibling.step_base, sibling.itl_slope
+        self._computed, self._seconds = PRIOR, PRIOR / replica.compute_rate
         self._prefill = Line(replica.step_base, 1.0 / replica.prefill_rate, PREFILL_SPREAD, PREFILL_ANCHOR)
         self._decode = Line(replica.step_base, replica.itl_slope, BATCH_SPREAD)
 
@@ -103,18 +114,35 @@ class Rates:
                 self.points += 1
                 self._prefill.learn(float(self._work), self._done_at - self._begun_at)
                 self.replica.prefill_rate = 1.0 / min(max(self._prefill.slope, 1.0 / FASTEST), 1.0 / SLOWEST)
+                self._learn_compute(self._work, self._done_at - self._begun_at)
+            self._before = 0 if sent_at >= self._done_at else self._before + self._work
+            self._waited = 0.5 if sent_at >= self._stepped_at + TOGETHER else 0.0
             self._begun_at = max(sent_at, self._done_at)
             self._work = uncached
-        self._done_at = now
+        self._done_at = self._stepped_at = now
 
-    def ended(self, output_tokens: int, running: float, seconds: float, prefilled: int) -> None:
-        """`seconds` from the first token to the last, with about so many sequences running, while prompts of so many
-        uncached tokens were, or may have been, computed there.
-        """
+    def _learn_compute(self, tokens: int, seconds: float) -> None:
+        """A ratio of sums, which stays right where prompts share a step and the time of one is told of the other."""
         replica = self.replica
-        disturbed = prefilled / replica.prefill_rate
-        if output_tokens >= LEAST_OUTPUT and disturbed < seconds * DISTURBED:
-            self._decode.learn(running, (seconds - disturbed) / (output_tokens - 1))
+        writing = replica.inflight - len(replica.prompts)
+        room = max(1, STEP_TOKENS - writing)  # for prompts, in a step
+        steps = self._waited - (-(self._before + tokens) // room) + (-self._before // room)
+        longer = seconds - steps * (replica.step_base + replica.itl_slope * writing)
+        most = CLIP * (tokens + STEP_TOKENS) / replica.compute_rate
+        self._computed = self._computed * KEEP + tokens
+        self._seconds = max(self._seconds * KEEP + min(longer, most), self._computed / FASTEST)
+        replica.compute_rate = min(max(self._computed / self._seconds, SLOWEST), FASTEST)
+
+    def ended(
+        self, output_tokens: int, running: float, first_at: float, now: float, computed: int, pending: int
+    ) -> None:
+        """From the first token to the last (Clock.now() seconds), with about so many sequences running, while prompts
+        of `computed` uncached tokens were done there, and `pending` ones may have been begun.
+        """
+        replica, seconds = self.replica, now - first_at
+        self._stepped_at = now
+        if output_tokens >= LEAST_OUTPUT and computed + pending < seconds * DISTURBED * replica.compute_rate:
+            self._decode.learn(running, (seconds - computed / replica.compute_rate) / (output_tokens - 1))
             replica.step_base = min(max(self._decode.base, SHORTEST), LONGEST)
             replica.itl_slope = min(max(self._decode.slope, FLATTEST), STEEPEST)
 

@@ -89,7 +89,7 @@ class Ticket:
         if choice.uncached < self.least:
             self.least = choice.uncached
         batch = max(1, replica.running, replica.inflight)
-        self.per_input = 1.0 / replica.prefill_rate
+        self.per_input = 1.0 / replica.compute_rate
         per_output = (replica.step_base + replica.itl_slope * batch) / batch
         output = choice.tokens - self.request.prompt_tokens
         self.prefill = choice.uncached * self.per_input

@@ -12,6 +12,7 @@ from penstock.telemetry.metrics import Labels, Series, Snapshot
 
 _LINE: Final = re.compile(r'^([a-z_]+)(?:\{((?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*)\})? ([^ \n]+)', re.MULTILINE)
 _LABEL: Final = re.compile(r'([a-z_]+)="((?:[^"\\\n]|\\.)*)"')
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _KINDS: Final = {metric.name: metric.kind for metric in CATALOGUE}
 
 
@@ -52,4 +53,8 @@ class Page:
 
 
 def _unescaped(text: str) -> str:
-    return text.replace(r"\n", "\n").replace(r"\"", '"').replace("\\\\", "\\") if "\\" in text else text
+    return _ESCAPED.sub(_meant, text) if "\\" in text else text
+
+
+def _meant(escaped: re.Match[str]) -> str:
+    return "\n" if escaped[1] == "n" else escaped[1]

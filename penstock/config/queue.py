@@ -52,7 +52,7 @@ def told(queue: Decided) -> Iterator[tuple[str, str]]:
     yield (
         "all",
         f"wait here while a replica has {queue.threshold:,} uncached tokens to compute; first {first}; organisations "
-        f"get the same, to within {queue.quantum:g} s of engine time{weights}",
+        f"get the same, to within {2 * queue.quantum:g} s of engine time{weights}",
     )
     for priority in Priority:
         options = queue.of(priority)

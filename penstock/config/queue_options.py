@@ -61,7 +61,8 @@ class QueueOptions(Options, frozen=True):
         Count, says("With so many uncached prompt tokens to compute, a replica gets no more: they wait in the queue.")
     ] = 4_096
     quantum: Annotated[
-        Duration, says("Engine time by which two tenants' service may differ, so that cached prompts can be used.")
+        Duration,
+        says("Two organisations that wait are served alike to within two of these; a tenth goes to cached prompts."),
     ] = "1s"
     weights: Annotated[
         dict[str, Weight], says("Of organisations: one with 2 gets twice as much as one with 1, which all others have.")

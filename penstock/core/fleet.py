@@ -23,6 +23,7 @@ class Replica:
 
     __slots__ = (
         "busy_since",
+        "compute_rate",
         "computed_tokens",
         "cool_until",
         "deployment",
@@ -80,6 +81,7 @@ class Replica:
         self.kv_tokens = kv_tokens  # how many tokens its KV cache has room for; 0: not known, as with a provider
         self.max_running = max_running  # sequences that it computes at once; 0: not known
         self.prefill_rate = prefill_rate  # uncached prompt tokens per second
+        self.compute_rate = prefill_rate  # likewise, of the time that steps take longer for prompts
         self.step_base = step_base  # seconds of a decoding step, however few sequences it is for
         self.itl_slope = itl_slope  # seconds that each running sequence adds to it
         self.weight = weight  # its share, under the policy `weighted`; > 0

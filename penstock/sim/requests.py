@@ -121,7 +121,7 @@ class Try:
         self.over = True
         owner = self.owner
         fleet, now = owner.fleet, owner.world.now
-        if ended == CANCELLED or ended == FailureKind.FIRST_TOKEN_TIMEOUT:
+        if ended in (CANCELLED, FailureKind.FIRST_TOKEN_TIMEOUT, FailureKind.TOTAL_TIMEOUT):
             fleet.upstream.cancel(self)
         self._held.ended(now, self.output)
         fleet.gates[self.replica.name].on_end(ended, now)
@@ -135,9 +135,9 @@ class SimulatedRequest(Sleeper):
     """From arrival to the last token. `opened` names the replicas asked, in order; times are seconds."""
 
     __slots__ = (
-        "_armed", "_deadline", "_inbox", "_line", "_machine", "_on_done", "_plan", "_started_at", "_ticket", "_tried",
-        "_tries", "_wake_at", "_wanted", "answered", "arrival", "failed", "fleet", "hedges", "opened",
-        "over_at", "request", "route", "told", "ttft", "world",
+        "_armed", "_deadline", "_inbox", "_line", "_machine", "_on_done", "_plan", "_settled", "_started_at",
+        "_ticket", "_tried", "_tries", "_wake_at", "_wanted", "answered", "arrival", "failed", "fleet", "hedges",
+        "opened", "over_at", "request", "route", "told", "ttft", "world",
     )  # fmt: skip
 
     def __init__(
@@ -150,7 +150,8 @@ class SimulatedRequest(Sleeper):
         arrival: Arrival | None = None,
     ) -> None:
         """`done` is told when it is over. `arrival` is what engines with a cost model need to know of it."""
-        self.done = False  # nothing is to be waited for before a first token any more
+        self.done = False  # it is over
+        self._settled = False  # or its answer has begun: there is nothing to decide any more
         self.world = world
         self.fleet = fleet
         self.route = route
@@ -201,12 +202,16 @@ class SimulatedRequest(Sleeper):
                 self._first(choice, now)
         else:
             self._ask_queue(line)
-            if not self.done:
+            if not self._settled:
                 self._arm()
 
     def woke(self) -> None:
         """The time has come for which it was armed."""
         now = self.world.now
+        if self._settled:
+            if self.answered is not None:
+                self._answering(self.answered, now)
+            return
         if now < self._armed:  # by an alarm that was set before this one
             return
         self._armed = inf
@@ -218,12 +223,11 @@ class SimulatedRequest(Sleeper):
     def happen(self, number: int) -> None:
         """Look at what has been told, or at the time."""
         if number:
-            if not self.done:
-                self.woke()
+            self.woke()
             return
         self.told = False
         inbox = self._inbox
-        while inbox and not self.done:
+        while inbox and not self._settled:
             machine = self._machine
             if machine is None:
                 machine = self._make_machine()
@@ -231,11 +235,18 @@ class SimulatedRequest(Sleeper):
             for action in machine.on(inbox.pop(0), now):
                 self._act(action, now)
         inbox.clear()
-        if not self.done:
+        if not self._settled:
             self._arm()
 
+    def _answering(self, this: Try, now: float) -> None:
+        """An answer has its time, too: looked at where an alarm rings that was set before its first token."""
+        if now >= self._deadline:
+            this.failed(UpstreamError(FailureKind.TOTAL_TIMEOUT))
+        else:
+            self.world.due(self._deadline, self)
+
     def tell(self, event: Event) -> None:
-        if not self.done:
+        if not self._settled:
             self._inbox.append(event)
             if not self.told:
                 self.told = True
@@ -281,7 +292,7 @@ class SimulatedRequest(Sleeper):
 
     def over(self, failed: str | None) -> None:
         """Nothing more will happen to it."""
-        self.done = True
+        self.done = self._settled = True
         for this in self._tries:
             if not this.over:
                 this.end(CANCELLED)
@@ -349,7 +360,7 @@ class SimulatedRequest(Sleeper):
             self.over(action.failure.kind)
 
     def _commit(self, this: Try) -> None:
-        self.done = True
+        self._settled = True
         self.answered = this
         received_at: float = self.request.received_at
         self.ttft = self.world.now - received_at

@@ -88,8 +88,8 @@ def test_tokens_that_a_replica_had_cached_are_not_charged():
     assert service(sent)["a"] >= 18, "20 of a's cost as much as one of b's"
 
 
-def test_within_the_quantum_the_better_fit_decides_and_beyond_it_the_counter():
-    world = World(1, options(quantum=4.0))
+def test_within_a_tenth_of_the_quantum_the_better_fit_decides_and_beyond_it_the_counter():
+    world = World(1, options(quantum=40.0))
     for n in range(30):
         world.offer(f"a{n}", 4_000, tenant="a")  # half a second each, and so the higher ratio
         world.offer(f"b{n}", 8_000, tenant="b")
@@ -97,6 +97,24 @@ def test_within_the_quantum_the_better_fit_decides_and_beyond_it_the_counter():
     order = [name[0] for name in serve_all(world, 16)]
     assert order[:6].count("a") == 6, "four engine seconds ahead are allowed"
     assert "b" in order[6:]
+
+
+def test_who_waits_for_a_better_replica_gets_the_room_before_one_who_was_served_more_takes_it():
+    world = World(2)
+    world.offer("c0", 9_000, tenant="c")  # r0 is full with it
+    for n in range(20):
+        world.chooser.cached[f"a{n}", "r0"] = 15_900  # to wait for that would be best
+        world.chooser.cached[f"b{n}", "r1"] = 4_000
+        world.offer(f"b{n}", tenant="b")
+        world.offer(f"a{n}", 16_000, tenant="a")
+    before = len(world.sent)
+    for _ in range(16):
+        world.pass_time(1.0)
+        serve(world, next(name for name, held in world.held.items() if held.replica.name == "r1"))
+    got = service(world.sent[before:])
+    assert got["a"] * 4 == pytest.approx(got["b"], abs=4), "each is the work of four of b's"
+    world.offer("b new", tenant="b")
+    assert "b new" not in world.held, "nor does one who has just come"
 
 
 def test_an_answer_is_charged_while_it_is_written():

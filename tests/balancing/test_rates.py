@@ -31,8 +31,8 @@ def answers(rates, rng, n, base, slope):
     for _ in range(n):
         running, tokens, prefilled = rng.randint(1, 64), rng.randint(20, 400), rng.choice((0, 0, 1_000, 30_000))
         itl = base + slope * running
-        seconds = (tokens - 1) * itl * rng.uniform(0.9, 1.1) + prefilled / rates.replica.prefill_rate
-        rates.ended(tokens, running, seconds, prefilled)
+        seconds = (tokens - 1) * itl * rng.uniform(0.9, 1.1) + prefilled / rates.replica.compute_rate
+        rates.ended(tokens, running, 0.0, seconds, prefilled, rng.choice((0, 500)))
 
 
 @given(st.floats(200, 50_000), st.sampled_from((0.2, 0.8, 2.0)), st.integers(0, 9))
@@ -68,6 +68,42 @@ def test_a_replica_that_slows_down_tenfold_is_known_to_be_slow_before_long():
     assert replica.prefill_rate == pytest.approx(800, rel=0.1)
 
 
+def stepped(rates, rng, n, rate, sizes, writing, step):
+    """Of an engine whose steps are of 2,048 tokens, a sequence that is being written taking one: prompts fill what is
+    left, in their order, several in one step, and two wait at any time. A first token comes when its step ends."""
+    replica = rates.replica
+    replica.inflight = writing
+    now, free, waiting = 0.0, 2_048 - writing, []
+    for _ in range(n):
+        while len(waiting) < 2:
+            waiting.append([rng.choice(sizes), 0, now])
+            waiting[-1][1] = waiting[-1][0]
+        room, computed, done = free, 0, []
+        for one in waiting:
+            taken = min(one[1], room)
+            one[1] -= taken
+            room -= taken
+            computed += taken
+            if not one[1]:
+                done.append(one)
+        now += step + computed / rate
+        for one in done:
+            rates.first_token(one[0], one[2], now)
+            waiting.remove(one)
+
+
+@given(
+    st.floats(1_000, 40_000),
+    st.sampled_from([(300,), (3_000, 8_000), (300, 300, 300, 3_000, 8_000)]),
+    st.sampled_from([0, 200]),
+    st.integers(0, 9),
+)
+def test_what_prompts_take_is_learned_without_what_is_written_beside_them(rate, sizes, writing, seed):
+    replica = Replica("r", "d", step_base=0.006, itl_slope=0.000_35)
+    stepped(Rates(replica), Random(seed), 400, rate, sizes, writing, 0.006 + 0.000_35 * writing)
+    assert replica.compute_rate == pytest.approx(rate, rel=0.1)
+
+
 def test_the_first_point_of_a_cold_start_is_not_taken_at_its_word():
     replica = Replica("r", "d")
     rates = Rates(replica)
@@ -89,7 +125,7 @@ def test_points_at_one_place_leave_the_slope_where_it_was():
     replica, rng = Replica("r", "d"), Random(1)
     rates = Rates(replica)
     for _ in range(500):
-        rates.ended(100, 1, 99 * 0.03 * rng.uniform(0.99, 1.01), 0)
+        rates.ended(100, 1, 0.0, 99 * 0.03 * rng.uniform(0.99, 1.01), 0, 0)
     assert replica.itl_slope == pytest.approx(ITL_SLOPE)
     assert replica.step_base + replica.itl_slope == pytest.approx(0.03, rel=0.05)
 
@@ -99,9 +135,10 @@ def test_what_says_nothing_teaches_nothing():
     rates = Rates(replica)
     rates.first_token(3, 0.0, 1.0)
     rates.first_token(3_000, 1.0, 1.0)
-    rates.ended(2, 10, 5.0, 0)
-    rates.ended(100, 10, 0.0, 0)
-    rates.ended(100, 10, 5.0, 40_000)
+    rates.ended(2, 10, 0.0, 5.0, 0, 0)
+    rates.ended(100, 10, 5.0, 5.0, 0, 0)
+    rates.ended(100, 10, 0.0, 5.0, 40_000, 0)
+    rates.ended(100, 10, 0.0, 5.0, 0, 40_000)
     assert (replica.prefill_rate, replica.step_base, replica.itl_slope) == (PREFILL_RATE, STEP_BASE, ITL_SLOPE)
 
 
@@ -115,9 +152,10 @@ def test_learned_rates_stay_within_bounds_whatever_is_seen(points):
     now = 0.0
     for uncached, prefilled, seconds, running in points:
         rates.first_token(uncached, now, now + seconds)
-        rates.ended(uncached, running, seconds, prefilled)
+        rates.ended(uncached, running, now, now + seconds, prefilled, prefilled // 2)
         now += seconds / 2
         assert SLOWEST * 0.999 <= replica.prefill_rate <= FASTEST * 1.001
+        assert SLOWEST <= replica.compute_rate <= FASTEST
         assert SHORTEST <= replica.step_base <= LONGEST
         assert FLATTEST <= replica.itl_slope <= STEEPEST
 

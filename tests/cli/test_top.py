@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.cli import top as verb
@@ -146,6 +146,7 @@ def test_a_page_says_what_its_registry_had():
 
 
 @given(st.text(max_size=30))
+@example("\\n")  # a backslash, and no new line
 def test_any_label_comes_back_as_it_was(text):
     registry = Registry()
     registry.gauge("penstock_replica_ready").labels("local", text).set(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +116,14 @@ def test_a_hung_replica_fails_its_streams_after_the_idle_timeout_and_the_others_
     assert set(made.results().failures) == {"idle_timeout"}
     late = [made.log.ended[i] for i in range(len(made.log)) if made.log.failed[i]]
     assert all(abs(ended - 3.0003) < 1e-6 for ended in late)
+
+
+def test_an_answer_that_takes_longer_than_all_may_take_is_cut_off_then():
+    plan = msgspec.structs.replace(PLAN, total_timeout=2.0)
+    made = simulation([(64, 2_000, "a", Priority.NORMAL), (64, 20, "a", Priority.NORMAL)], plan=plan)
+    assert made.results().failures == {"total_timeout": 1}
+    assert max(made.log.ended) == pytest.approx(2.0, abs=1e-5)
+    check_nothing_is_held(made)
 
 
 def test_a_prompt_that_fits_into_no_engine_is_refused_as_too_long():
