@@ -108,6 +108,7 @@ HOT = [
     "penstock/stores/counters_shared.py",
     "penstock/stores/counters_shared_reservations.py",
     "penstock/stores/counters_shared_slots.py",
+    "penstock/stores/entry_checks.py",
     "penstock/stores/flight.py",
     "penstock/stores/receipts.py",
     "penstock/stores/redis.py",
@@ -157,6 +158,7 @@ HOT = [
     "penstock/wire/special.py",
     "penstock/wire/sse.py",
     "penstock/wire/tool_names.py",
+    "penstock/wire/trace_context.py",
     "penstock/wire/unary.py",
 ]
 PURE = os.environ.get("PENSTOCK_PURE", "0") not in ("", "0")

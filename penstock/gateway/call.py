@@ -130,15 +130,20 @@ def headers(call: Call, answer: Try) -> bytes:
     attempts = answer.number + 1 if climb is None else climb.n_attempts()
     held = call.shown_at is not None
     waited = now - call.admitted_at if held else (answer.first_token_at or now) - answer.started_at
-    headers = (
-        f"x-request-id: {call.id}\r\nx-penstock-replica: {answer.replica.name}\r\n"
-        f"x-penstock-attempts: {attempts}\r\nx-penstock-plane: {plane.spec.version}\r\n"
-        f"server-timing: gateway;dur={(now - call.received_at - waited) * 1e3:.2f}, "
-        f"upstream;dur={waited * 1e3:.2f}\r\n"
+    # one operation on bytes: text that is encoded afterwards costs twice as much
+    lines = (
+        b"x-request-id: %b\r\nx-penstock-replica: %b\r\nx-penstock-attempts: %d\r\nx-penstock-plane: %d\r\n"
+        b"server-timing: gateway;dur=%.2f, upstream;dur=%.2f\r\n"
+    ) % (
+        call.id.encode("ascii"),
+        answer.replica.name.encode("ascii", "replace"),
+        attempts,
+        plane.spec.version,
+        (now - call.received_at - waited) * 1e3,
+        waited * 1e3,
     )
     if answer.stream.lost:
-        headers += f"x-penstock-lost: {', '.join(answer.stream.lost)}\r\n"
-    lines = headers.encode("ascii", "replace")
+        lines += b"x-penstock-lost: %b\r\n" % ", ".join(answer.stream.lost).encode("ascii", "replace")
     if call.course is not None:
         lines += call.course.headers(() if climb is None else climb.why, call.degraded)
     return lines + call.told if call.bill is None else lines + call.told + call.bill.headers()

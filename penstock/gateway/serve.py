@@ -374,7 +374,8 @@ class Gateway:
         del self.calls[call.id]
         call.answer = call.answer or drained
         call.last = drained or call.last
-        call.leases.release()
+        if call.leases:
+            call.leases.release()
         self._alarms.clear(call.alarm)
         outcome, cost = receipt(call)
         bill, request = call.bill, call.request

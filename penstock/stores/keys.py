@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from penstock.stores.entry import check_text
+from penstock.stores.entry_checks import check_text
 from penstock.stores.sql import Database, Row, Statement
 
 MOST_KEYS: Final = 1_000

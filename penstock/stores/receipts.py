@@ -11,7 +11,8 @@ import msgspec
 
 from penstock.core.outcome import Outcome
 from penstock.core.plan import OK, Attempt
-from penstock.stores.entry import MAX_COST_NANOS, MAX_TAGS, MAX_TEXT_BYTES, MAX_TOKENS, Entry
+from penstock.stores.entry import Entry
+from penstock.stores.entry_checks import MAX_COST_NANOS, MAX_TAGS, MAX_TEXT_BYTES, MAX_TOKENS
 
 _tags_encoder = msgspec.json.Encoder(order="sorted")
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from penstock.stores.entry import check_text
+from penstock.stores.entry_checks import check_text
 from penstock.stores.keys import MAX_ATTRIBUTES_BYTES, NEXT_VERSION, VERSION
 from penstock.stores.sql import Database, Statement
 

@@ -26,7 +26,8 @@ from penstock.stores.begun import GATEWAY_CRASHED, Begun, row_of
 from penstock.stores.bookkeeper import Bookkeeper
 from penstock.stores.corrections import Corrections
 from penstock.stores.databases import open_database
-from penstock.stores.entry import MAX_TEXT_BYTES, Entry
+from penstock.stores.entry import Entry
+from penstock.stores.entry_checks import MAX_TEXT_BYTES
 from penstock.stores.flight import FIRST, NAME, NONE, SLOT, Flight
 from penstock.stores.ledger import HOUR_MICROS, Span, SqlLedger
 from penstock.stores.migrate import migrate

@@ -9,7 +9,8 @@ from penstock.core.errors import FailureKind
 from penstock.core.outcome import Outcome, UsageSource
 from penstock.core.plan import CANCELLED, OK, Attempt
 from penstock.core.request import Usage
-from penstock.stores.entry import MAX_COST_NANOS, MAX_TEXT_BYTES, MAX_TOKENS, Entry, check_text
+from penstock.stores.entry import Entry
+from penstock.stores.entry_checks import MAX_COST_NANOS, MAX_TEXT_BYTES, MAX_TOKENS, check_text
 from penstock.stores.receipts import entry_of, plain
 
 
