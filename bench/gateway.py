@@ -236,11 +236,17 @@ class Running:
         after = self.world.counters()
         assert before is not None
         assert after is not None
-        self._validate(result, before, after, connections, warm_up)
+        self._validate(body, result, before, after, connections, warm_up)
         return result
 
     def _validate(
-        self, result: dict[str, Any], before: dict[str, Any], after: dict[str, Any], connections: int, warm_up: bool
+        self,
+        body: str,
+        result: dict[str, Any],
+        before: dict[str, Any],
+        after: dict[str, Any],
+        connections: int,
+        warm_up: bool,
     ) -> None:
         where = f"{self.stack.name}:"
         if result["errors"] or result["connect_errors"] or result["unsent"]:
@@ -259,7 +265,9 @@ class Running:
         if accepted > 2 * connections + 64:  # a gateway that opens one connection per request is another kind of thing
             raise Invalid(f"{where} {accepted} connections to the upstream for {connections} of ours: not kept alive?")
         per_port = [new - old for new, old in zip(after["ports"], before["ports"], strict=True)]
-        if self.stack.start is not None and sum(per_port) >= 400 and min(per_port) < 0.1 * sum(per_port):
+        # whoever knows that a prompt of 107 KB is cached somewhere is right to send it there
+        spread = self.stack.start is not None and not body.startswith("long")
+        if spread and sum(per_port) >= 400 and min(per_port) < 0.1 * sum(per_port):
             raise Invalid(f"{where} the four replicas got {per_port} requests: not balanced")
 
 

@@ -98,14 +98,14 @@ class Costs:
 
 
 def running_at(replica: Replica) -> int:
-    """Sequences there: ours, or also those of others that the engine has told of."""
-    return max(replica.inflight, replica.running)
+    """Sequences there: ours, and those of others that the engine has told of."""
+    return replica.inflight + replica.others_running
 
 
 def wait_at(replica: Replica, now: float) -> float:
-    """Seconds until what waits there has been computed: what is ours, or also what the engine has told of."""
+    """Seconds until what waits there has been computed: what is ours, and what others have there, says the engine."""
     wait = replica.prefill_wait(now)
-    return max(wait, replica.waiting * WAITING_TOKENS / replica.prefill_rate) if replica.waiting else wait
+    return wait + replica.others_waiting * WAITING_TOKENS / replica.prefill_rate if replica.others_waiting else wait
 
 
 def slot_wait(ask: Ask, replica: Replica, running: int) -> float:

@@ -88,7 +88,7 @@ class Ticket:
         self.replica = replica
         if choice.uncached < self.least:
             self.least = choice.uncached
-        batch = max(1, replica.running, replica.inflight)
+        batch = max(1, replica.inflight + replica.others_running)
         self.per_input = 1.0 / replica.compute_rate
         per_output = (replica.step_base + replica.itl_slope * batch) / batch
         output = choice.tokens - self.request.prompt_tokens

@@ -1,5 +1,6 @@
 import pytest
 
+from penstock.balancing.policies import running_at
 from penstock.core.fleet import Replica
 
 
@@ -71,3 +72,19 @@ def test_a_prompt_behind_one_that_is_late_begins_no_earlier_than_it_came():
     replica.started(1_000, 1_000, 0.0)
     replica.started(3_000, 3_000, 10.0)
     assert replica.prefill_wait(10.0) >= 3.0
+
+
+def test_a_report_is_believed_about_others_and_ours_are_counted_as_they_come_and_go():
+    replica = Replica("r/0", "r", max_running=8)
+    for _ in range(8):
+        replica.started(100, 10, 0.0)
+    replica.reported(waiting=2, running=8, kv_used=0.5)
+    assert (replica.others_running, replica.others_waiting) == (0, 2), "eight are ours, and two somebody else's"
+    for _ in range(6):
+        replica.first_token(10, 1.0)
+        replica.ended(100, 0, 1.0)
+    assert running_at(replica) == 2, "the report is old"
+    replica.reported(waiting=0, running=5, kv_used=0.5)
+    assert (running_at(replica), replica.others_waiting) == (5, 0)
+    replica.reported(waiting=0, running=1, kv_used=0.5)
+    assert running_at(replica) == 2, "one was on its way to it"
