@@ -57,7 +57,7 @@ def drawn(trace_id: str, ratio: float) -> bool:
     """Whether a trace is among the `ratio` (0..1) that are kept anyway. Everybody who asks gets the same answer, and
     those kept at a smaller ratio are among those of a greater one.
     """
-    return int(trace_id[18:], 16) < ratio * _DRAWN
+    return int(trace_id[18:], 16) < int(ratio * _DRAWN)  # as integers: no float is between the last ones
 
 
 def traceparent(trace_id: str, span_id: str, sampled: bool) -> bytes:
