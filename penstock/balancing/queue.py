@@ -361,8 +361,8 @@ class Queue:
         return best
 
     def _owed(self, fair: Fair, found: tuple[Ticket, Choice], now: float, rng: Random) -> tuple[Ticket, Choice] | None:
-        """Who takes the room that was found instead, though it would rather wait for a better one: where prompts are
-        cached decides within a tenth of a quantum, and not who is served."""
+        """Who takes the room that was found instead, though it would rather wait for a better one: beyond a tenth of a
+        quantum it counts who was served less, and not where a prompt is cached."""
         line = fair.owed(found[0], self._apart)
         if line is None:
             return None

@@ -4,7 +4,8 @@ Two lines per replica, by weighted least squares in which what is old weighs eve
 tokens; an engine computes one prompt after the other, so the time of one begins when it was sent or when the one before
 it was done, whichever is later. Decode: seconds of a step over sequences running, of answers during which few prompts
 were computed. When all points lie at one place they do not say how much of it is base and how much slope: then the base
-of the first line stays near where it was, and the slope of the second.
+of the first line stays near where it was, and the slope of the second. The first line predicts waits, and so contains
+what is written beside the prompts; what prompts themselves take, which tenants are charged, is a ratio of sums.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Line:
 
 
 class Rates:
-    """What is learned of one replica; writes its `prefill_rate`, `step_base` and `itl_slope`, always within bounds."""
+    """What is learned of one replica; writes its `prefill_rate`, `compute_rate`, `step_base` and `itl_slope`, always within
+    bounds."""
 
     __slots__ = (
         "_before", "_begun_at", "_computed", "_decode", "_done_at", "_prefill", "_seconds", "_stepped_at", "_waited",
@@ -86,14 +88,11 @@ class Rates:
         self.replica = replica
         self.points = 0  # that the prefill rate was learned from
         self._work = 0  # uncached tokens of the prompts that were done last, in one step
-        self._stepped_at = -1.0  # when a step is known to have ended
-        self._waited = 0.0  # steps: half of the one that was under way when they came, unless one had just ended
         self._before = 0  # and of those before them, since nothing was being computed
         self._begun_at = self._done_at = -1.0  # when
-        self._prefill = Line(replica.step_base, 1.0 / replica.prefill_rate, PREFILL_SPREAD, PREFILL_ANCHOR)
-        self._decode = Line(replica.step_base, replica.itl_slope, BATCH_SPREAD)
-        self._computed = PRIOR  # tokens of prompts, and the seconds that steps took longer for them; both fade
-        self._seconds = PRIOR / replica.compute_rate
+        self._stepped_at = -1.0  # when a step is known to have ended
+        self._waited = 0.0  # steps: half of the one that was under way when they came, unless one had just ended
+        self._begin()
 
     def follow(self, sibling: Replica) -> None:
         """Take it to be as fast as one of its deployment that is known better: else either would starve the other."""
@@ -101,9 +100,15 @@ class Rates:
         replica.prefill_rate = sibling.prefill_rate
         replica.compute_rate = sibling.compute_rate
         replica.step_base, replica.itl_slope = sibling.step_base, sibling.itl_slope
-        self._computed, self._seconds = PRIOR, PRIOR / replica.compute_rate
+        self._begin()
+
+    def _begin(self) -> None:
+        """With what the replica has, and nothing seen."""
+        replica = self.replica
         self._prefill = Line(replica.step_base, 1.0 / replica.prefill_rate, PREFILL_SPREAD, PREFILL_ANCHOR)
         self._decode = Line(replica.step_base, replica.itl_slope, BATCH_SPREAD)
+        self._computed: float = PRIOR  # tokens of prompts, and the seconds that steps took longer for them; both fade
+        self._seconds: float = PRIOR / replica.compute_rate
 
     def first_token(self, uncached: int, sent_at: float, now: float) -> None:
         """So many prompt tokens of a request sent then have been computed. Clock.now() seconds."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from penstock.balancing.balancer import Gate
 from penstock.balancing.choice import Choice
+from penstock.balancing.policies import running_at
 from penstock.core.fleet import Replica
 from penstock.core.request import Priority, Request
 
@@ -88,7 +89,7 @@ class Ticket:
         self.replica = replica
         if choice.uncached < self.least:
             self.least = choice.uncached
-        batch = max(1, replica.inflight + replica.others_running)
+        batch = max(1, running_at(replica))
         self.per_input = 1.0 / replica.compute_rate
         per_output = (replica.step_base + replica.itl_slope * batch) / batch
         output = choice.tokens - self.request.prompt_tokens

@@ -79,8 +79,6 @@ class Replica:
         self.computed_tokens = 0  # uncached prompt tokens of all that had their first token, since the beginning
         self.waiting = waiting  # requests in the engine's own queue, ours among them
         self.running = running  # sequences in its batch, ours among them
-        self.others_waiting = 0  # of those that were not ours then
-        self.others_running = 0
         self._tell_others()
         self.kv_used = kv_used  # fraction of its KV blocks that requests hold, 0..1
         self.kv_tokens = kv_tokens  # how many tokens its KV cache has room for; 0: not known, as with a provider
@@ -167,8 +165,8 @@ class Replica:
     def _tell_others(self) -> None:
         """Ours come and go between two reports, and are counted by ourselves: a report is believed about the rest."""
         others = max(0, self.waiting + self.running - self.inflight)
-        self.others_waiting = min(self.waiting, others)
-        self.others_running = others - self.others_waiting
+        self.others_waiting: int = min(self.waiting, others)
+        self.others_running: int = others - self.others_waiting
 
     def cool(self, until: float, *, rate_limited: bool) -> None:
         """Leave it alone until then (Clock.now() seconds), and remember whether that is because it said 429."""

@@ -374,8 +374,7 @@ class Gateway:
         del self.calls[call.id]
         call.answer = call.answer or drained
         call.last = drained or call.last
-        if call.leases:
-            call.leases.release()
+        call.leases.release()
         self._alarms.clear(call.alarm)
         outcome, cost = receipt(call)
         bill, request = call.bill, call.request

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from penstock.core.money import round_to_nanos
 from penstock.core.request import Usage
 from penstock.pricing.bill import TEXT, UNPRICED, Cost, Media, Part
-from penstock.pricing.prices import Price, Row
-from penstock.pricing.rates import Class, Tier
+from penstock.pricing.prices import Price
+from penstock.pricing.rates import Class
 
 
 def amounts(usage: Usage, media: Media = TEXT) -> tuple[tuple[Class, int], ...]:
@@ -52,11 +52,10 @@ def cost_of(
     `UNPRICED` when nobody counted (`usage` is None), when there is no price for the model, the day or the service, or
     when something was used that the price list does not name.
     """
-    row = _row_at(price, at)
+    row = price.at(at) if price is not None else None
     if row is None or usage is None:
         return UNPRICED
-    tiers = _tiers(row, service)
-    rates = tiers[0].rates if tiers is not None and len(tiers) == 1 else row.rates(service, usage.prompt_tokens)
+    rates = row.rates(service, usage.prompt_tokens)
     if rates is None:
         return UNPRICED
     parts: list[Part] = []
@@ -94,8 +93,8 @@ def max_cost_nanos(
     reserve. None when there is no price. `without` names classes that this request cannot have, such as
     `cache_write_1h` where it does not ask for that, so that less is reserved.
     """
-    row = _row_at(price, at)
-    tiers = _tiers(row, service) if row is not None else None
+    row = price.at(at) if price is not None else None
+    tiers = row.tiers(service) if row is not None else None
     if tiers is None:
         return None
     return round_to_nanos(
@@ -108,17 +107,3 @@ def max_cost_nanos(
             if tier.above == 0 or prompt_tokens > tier.above
         )
     )
-
-
-# Nearly every price has one row and one tier, and asking for these without a call into Python is a microsecond less.
-
-
-def _row_at(price: Price | None, at: float) -> Row | None:
-    if price is None:
-        return None
-    rows = price.rows
-    return rows[0] if len(rows) == 1 and rows[0].valid_from is None else price.at(at)
-
-
-def _tiers(row: Row, service: str) -> tuple[Tier, ...] | None:
-    return row.schedules.get(service) or row.tiers(service)

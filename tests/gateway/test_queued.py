@@ -312,9 +312,8 @@ def test_the_simulator_takes_the_same_decisions_for_many_who_wait(
         caller = Caller(name, priority=Priority(name))
         simulated.ask(when, msgspec.structs.replace(request(now=when), id=str(n), caller=caller))
     simulated.run(until=at + 100.0)
-    assume(
-        len(set(simulated.opened_at)) == len(simulated.opened)
-    )  # those sent at one instant are late at one instant, too
+    # those sent at one instant are late at one instant, too
+    assume(len(set(simulated.opened_at)) == len(simulated.opened))
     assert simulated.opened == opened
     told = {int(number): (failed is not None, ttft) for number, failed, ttft in simulated.ended}
     assert sorted(told) == list(range(len(asks)))
