@@ -75,8 +75,8 @@ class Line:
 
 
 class Rates:
-    """What is learned of one replica; writes its `prefill_rate`, `compute_rate`, `step_base` and `itl_slope`, always within
-    bounds."""
+    """What is learned of one replica; writes its `prefill_rate`, `compute_rate`, `step_base` and `itl_slope`, always
+    within bounds."""
 
     __slots__ = (
         "_before", "_begun_at", "_computed", "_decode", "_done_at", "_prefill", "_seconds", "_stepped_at", "_waited",
